@@ -1,0 +1,143 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+)
+
+// State is where a job stands. An accepted job is in exactly one of the nine
+// states at every moment.
+type State string
+
+const (
+	// Queued: accepted and durable, nothing of it runs. Accept puts a job
+	// here; a claim, a cancel or an expiry takes it out.
+	Queued State = "queued"
+	// Running: a worker holds the claim of the current attempt. A claim puts
+	// a job here; the worker's commit, a cancel, or the loss of the worker
+	// takes it out.
+	Running State = "running"
+	// Canceling: somebody asked to cancel while an attempt ran; its sandbox
+	// may still be alive. Cancel puts a job here; the holder's commit, or the
+	// scheduler when the holder is lost, takes it out.
+	Canceling State = "canceling"
+	// Retrying: the last attempt ended without a final result (platform
+	// fault, lost worker, drained worker). The worker or the scheduler puts a
+	// job here; the claim of the next attempt, a cancel or an expiry takes it
+	// out.
+	Retrying State = "retrying"
+
+	// Succeeded: every step exited with 0. Final.
+	Succeeded State = "succeeded"
+	// Failed: the program or one of its limits is to blame. Final.
+	Failed State = "failed"
+	// Canceled: ended on request. Final.
+	Canceled State = "canceled"
+	// Expired: its time to start passed before it could run. Final.
+	Expired State = "expired"
+	// Dead: the platform is to blame and its attempts are used up. Final.
+	Dead State = "dead"
+)
+
+// States lists all states, those that are not final first.
+func States() []State {
+	return []State{Queued, Running, Canceling, Retrying, Succeeded, Failed, Canceled, Expired, Dead}
+}
+
+// Final reports whether nothing of the job runs any more, now and for ever.
+func (s State) Final() bool {
+	switch s {
+	case Succeeded, Failed, Canceled, Expired, Dead:
+		return true
+	}
+	return false
+}
+
+// Known reports whether s is one of the nine states.
+func (s State) Known() bool {
+	switch s {
+	case Queued, Running, Canceling, Retrying:
+		return true
+	}
+	return s.Final()
+}
+
+// Event is something that happened to a job and may change its state.
+type Event string
+
+const (
+	// EventClaim: a worker takes the next attempt.
+	EventClaim Event = "claim"
+	// EventFinish: the running attempt ended with a verdict.
+	EventFinish Event = "finish"
+	// EventRetry: the running attempt ended without one; another may follow.
+	EventRetry Event = "retry"
+	// EventCancel: somebody asked to cancel.
+	EventCancel Event = "cancel"
+	// EventExpire: its time to start passed.
+	EventExpire Event = "expire"
+)
+
+// Events lists all events.
+func Events() []Event {
+	return []Event{EventClaim, EventFinish, EventRetry, EventCancel, EventExpire}
+}
+
+// ErrStale says that an event came too late or twice, so that it changes
+// nothing. It is harmless: the record already says what is true.
+var ErrStale = errors.New("stale event")
+
+// Change says whether event e, which belongs to the given attempt, may move a
+// job from state s with its current attempt to state to. It is the only place
+// that decides so; the queue applies the answer by compare-and-set.
+//
+// A claim must name the attempt after the current one; it may also take a
+// running job over, for which the caller must know that the holder is lost.
+// A finish or a retry must name the current attempt. Cancel and expire are of
+// the job, not of an attempt, and ignore the number.
+func Change(s State, current int, e Event, attempt int, to State) error {
+	if s.Final() {
+		return fmt.Errorf("%s of a job that is %s: %w", e, s, ErrStale)
+	}
+	if !allowed(s, e, to) {
+		return fmt.Errorf("%s cannot take a job from %s to %s: %w", e, s, to, ErrStale)
+	}
+	switch e {
+	case EventClaim:
+		if attempt != current+1 {
+			return fmt.Errorf("claim of attempt %d after attempt %d: %w", attempt, current, ErrStale)
+		}
+	case EventFinish, EventRetry:
+		if attempt != current {
+			return fmt.Errorf("%s of attempt %d during attempt %d: %w", e, attempt, current, ErrStale)
+		}
+	}
+	return nil
+}
+
+// allowed is the table of docs/state.md.
+func allowed(s State, e Event, to State) bool {
+	switch e {
+	case EventClaim:
+		return (s == Queued || s == Retrying || s == Running) && to == Running
+	case EventFinish:
+		switch s {
+		case Running:
+			return to == Succeeded || to == Failed || to == Dead || to == Expired
+		case Canceling:
+			return to == Canceled
+		}
+	case EventRetry:
+		return s == Running && to == Retrying
+	case EventCancel:
+		switch s {
+		case Queued, Retrying:
+			return to == Canceled
+		case Running:
+			return to == Canceling
+		}
+	case EventExpire:
+		return (s == Queued || s == Retrying) && to == Expired
+	}
+	return false
+}
