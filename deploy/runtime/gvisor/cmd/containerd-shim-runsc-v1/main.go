@@ -1,0 +1,29 @@
+// Command containerd-shim-runsc-v1 is gVisor's containerd shim for hosts that
+// Sandlot runs on. It is gVisor's own task service behind our start and our
+// settings:
+//
+//   - a host that forbids a lower oom_score_adj is not an error;
+//   - the socket lives where containerd says in its bootstrap message, not
+//     below a constant path;
+//   - no configuration file of the host is read. A task without runtime
+//     options of its own takes those of the file named by
+//     SANDLOT_RUNSC_CONFIG, which containerd's configuration passes on.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
+)
+
+// configEnv names the TOML file with the options of runsc (root, binary_name,
+// runsc_config) for tasks that bring none.
+const configEnv = "SANDLOT_RUNSC_CONFIG"
+
+const runtimeName = "io.containerd.runsc.v1"
+
+func main() {
+	registerTaskService(os.Getenv(configEnv))
+	shim.Run(context.Background(), &manager{name: runtimeName, stdin: os.Stdin})
+}
