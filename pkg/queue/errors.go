@@ -1,0 +1,35 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+var (
+	// ErrTooLarge: a record or one of its parts does not fit; it belongs
+	// into an object.
+	ErrTooLarge = errors.New("too large for a record")
+	// ErrCanceling: somebody asked to cancel the job while it ran. The
+	// holder must stop its sandbox and commit job.Canceled with the same
+	// claim.
+	ErrCanceling = errors.New("job is being canceled")
+
+	// errMoved: the record is no longer the one that was read.
+	errMoved = errors.New("record has moved on")
+)
+
+// FullError is a job.ErrFull that says what is full and when to ask again.
+type FullError struct {
+	What       string
+	RetryAfter time.Duration
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("%s; try again in %s", e.What, e.RetryAfter)
+}
+
+// Is makes a FullError a job.ErrFull.
+func (e *FullError) Is(target error) bool { return target == job.ErrFull }

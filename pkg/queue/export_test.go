@@ -1,0 +1,62 @@
+package queue
+
+import "context"
+
+// GiveHint gives a job's hint whatever its state.
+func GiveHint(q *Queue, ctx context.Context, tenant, id, reason string) error {
+	s, err := q.read(ctx, tenant, id)
+	if err != nil {
+		return err
+	}
+	return q.giveHint(ctx, s.summary(), reason)
+}
+
+// ForceRelease moves all hints to READY without asking their records, as if
+// the record had changed a moment later.
+func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
+	lanes, err := q.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lane := range lanes {
+		heads, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: 64})
+		if err != nil {
+			return err
+		}
+		for _, h := range heads {
+			s := Summary{ID: h.header.Get(headerJob), Tenant: h.header.Get(headerTenant)}
+			msg := q.released(s, h, h.at)
+			l.mu.Lock()
+			l.fence(msg)
+			_, err := q.publish(ctx, msg)
+			l.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+		if err := q.cutLane(ctx, lane, heads[len(heads)-1].seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LifeOf tells the lives of a worker apart; HeldBy is what it holds.
+func LifeOf(r *Registration) string { return r.life }
+
+func HeldBy(r *Registration) []Held {
+	var all []Held
+	for _, h := range r.holdings() {
+		all = append(all, h.Held)
+	}
+	return all
+}
+
+// ObjectBytes is what a bucket takes.
+func ObjectBytes(q *Queue, ctx context.Context, b Bucket) uint64 {
+	info, err := q.streamInfo(ctx, "OBJ_"+string(b), "")
+	if err != nil {
+		panic(err)
+	}
+	return info.State.Bytes
+}

@@ -1,0 +1,327 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Sizes bounds what is stored, in bytes; zero takes the default.
+type Sizes struct {
+	// Records is for all jobs that are known; accept refuses above 80 %.
+	Records int64
+	// Intake and Ready are for hints of jobs that wait, Dead for the index
+	// of dead jobs, Logs for live output.
+	Intake, Ready, Dead, Logs int64
+	// Images, Inputs and Outputs are for objects.
+	Images, Inputs, Outputs int64
+}
+
+// DefaultSizes suit a small machine: about 30 GiB at most, nearly all of it
+// objects; nothing is set aside before it is used.
+func DefaultSizes() Sizes {
+	const mib, gib = 1 << 20, 1 << 30
+	return Sizes{
+		Records: 2 * gib, Intake: 512 * mib, Ready: 128 * mib, Dead: 32 * mib, Logs: 512 * mib,
+		Images: 16 * gib, Inputs: 2 * gib, Outputs: 8 * gib,
+	}
+}
+
+func (s Sizes) filled() Sizes {
+	d := DefaultSizes()
+	for _, f := range []struct {
+		value *int64
+		empty int64
+	}{
+		{&s.Records, d.Records}, {&s.Intake, d.Intake}, {&s.Ready, d.Ready}, {&s.Dead, d.Dead}, {&s.Logs, d.Logs},
+		{&s.Images, d.Images}, {&s.Inputs, d.Inputs}, {&s.Outputs, d.Outputs},
+	} {
+		if *f.value == 0 {
+			*f.value = f.empty
+		}
+	}
+	return s
+}
+
+const (
+	layoutVersion = "1"
+	defaultShards = 4
+	// storeLimit of an embedded server is no bound of its own: every stream
+	// has one.
+	storeLimit = 1 << 40
+	// markerTTL is how long an expired or removed record can be seen to be
+	// gone by those who follow.
+	markerTTL = time.Minute
+	// ackWait is the net below the heartbeat: after it a hint that nobody has
+	// spoken of comes again.
+	ackWait      = 60 * time.Second
+	dedupeWindow = 2 * time.Minute
+)
+
+// layout is what stands fixed once it is installed.
+type layout struct{ shards int }
+
+// install creates what is missing and checks what is there.
+func (q *Queue) install(ctx context.Context) error {
+	for {
+		err := q.installOnce(ctx)
+		if err == nil || !transient(err) {
+			return err
+		}
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+func (q *Queue) installOnce(ctx context.Context) error {
+	if err := checkServer(q.nc.ConnectedServerVersion()); err != nil {
+		return err
+	}
+	q.layout.shards = defaultShards
+	if err := q.readShards(ctx); err != nil {
+		return err
+	}
+	for _, want := range q.streams() {
+		if err := q.ensureStream(ctx, want); err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
+		}
+	}
+	for _, c := range q.consumers() {
+		if _, err := q.js.CreateOrUpdateConsumer(ctx, c.stream, c.config); err != nil {
+			return fmt.Errorf("consumer %s: %w", c.config.Durable, err)
+		}
+	}
+	return q.ensureBuckets(ctx)
+}
+
+// checkServer refuses servers that lack what the layout needs.
+func checkServer(version string) error {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) == 3 {
+		major, err1 := strconv.Atoi(parts[0])
+		minor, err2 := strconv.Atoi(parts[1])
+		if err1 == nil && err2 == nil && (major > 2 || major == 2 && minor >= 14) {
+			return nil
+		}
+	}
+	return fmt.Errorf("NATS server %s is too old; 2.14 or later is needed", version)
+}
+
+// readShards takes the number of shards from the installation, if there is one.
+func (q *Queue) readShards(ctx context.Context) error {
+	s, err := q.js.Stream(ctx, recordStream(0))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", recordStream(0), err)
+	}
+	n, err := strconv.Atoi(s.CachedInfo().Config.Metadata["shards"])
+	if err != nil || n < 1 || n > 16 {
+		return fmt.Errorf("stream %s says nothing of its shards: not a Sandlot layout", recordStream(0))
+	}
+	q.layout.shards = n
+	return nil
+}
+
+func (q *Queue) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	s, err := q.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = q.js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			s, err = q.js.Stream(ctx, want.Name) // another process was faster
+		}
+	}
+	if err != nil {
+		return err
+	}
+	have := s.CachedInfo().Config
+	if err := compare(have, want); err != nil {
+		return err
+	}
+	if q.cfg.Sizes != nil && want.MaxBytes > 0 && have.MaxBytes != want.MaxBytes {
+		have.MaxBytes = want.MaxBytes
+		_, err = q.js.UpdateStream(ctx, have)
+	}
+	return err
+}
+
+// compare refuses a stream that this release cannot work with.
+func compare(have, want jetstream.StreamConfig) error {
+	if v := have.Metadata["layout_version"]; have.Metadata["app"] != "sandlot" || v != layoutVersion {
+		return fmt.Errorf("has layout version %q, this release needs %s: run the release that wrote it, or migrate", v, layoutVersion)
+	}
+	differs := ""
+	switch {
+	case have.Retention != want.Retention:
+		differs = "retention"
+	case have.Storage != want.Storage:
+		differs = "storage"
+	case have.Discard != want.Discard:
+		differs = "discard policy"
+	case max(have.MaxMsgsPerSubject, 0) != max(want.MaxMsgsPerSubject, 0): // none is -1 or 0
+		differs = "messages per subject"
+	case have.AllowMsgTTL != want.AllowMsgTTL || have.AllowMsgSchedules != want.AllowMsgSchedules:
+		differs = "TTL or schedules"
+	case strings.Join(have.Subjects, " ") != strings.Join(want.Subjects, " "):
+		differs = "subjects"
+	}
+	if differs != "" {
+		return fmt.Errorf("differs in its %s from what layout %s says: it was changed by hand; restore it or move it away", differs, layoutVersion)
+	}
+	return nil
+}
+
+// streams is the layout. A stream that holds accepted work discards new
+// messages when it is full, never old ones.
+func (q *Queue) streams() []jetstream.StreamConfig {
+	sizes := DefaultSizes()
+	if q.cfg.Sizes != nil {
+		sizes = q.cfg.Sizes.filled()
+	}
+	pool, shards := q.cfg.Pool, q.layout.shards
+	var all []jetstream.StreamConfig
+	for s := range shards {
+		subject := "r." + strconv.Itoa(s) + ".>"
+		all = append(all, jetstream.StreamConfig{
+			Name: recordStream(s), Subjects: []string{subject},
+			Description: "one record per job: the truth",
+			Discard:     jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxBytes: sizes.Records / int64(shards),
+			MaxMsgSize: 1 << 20, AllowDirect: true, AllowRollup: true,
+			AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
+			RePublish: &jetstream.RePublish{Source: subject, Destination: "evt." + subject, HeadersOnly: true},
+			Metadata:  map[string]string{"shards": strconv.Itoa(shards)},
+		})
+	}
+	all = append(all,
+		jetstream.StreamConfig{
+			Name: intakeStream, Subjects: []string{"in.>"},
+			Description: "hints of accepted jobs, a subject per lane",
+			Discard:     jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1_000_000,
+			MaxBytes: sizes.Intake, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
+			RePublish:   &jetstream.RePublish{Source: "in.>", Destination: "evt.in.>", HeadersOnly: true},
+			PersistMode: q.hintPersistence(),
+		},
+		jetstream.StreamConfig{
+			Name: readyStream(pool), Subjects: []string{"rdy." + pool + ".>", leaseSubject(pool)},
+			Description: "released hints, and the lease of the one who releases",
+			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxMsgs: 200_000,
+			MaxBytes: sizes.Ready, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
+			AllowRollup: true, AllowMsgTTL: true,
+			RePublish:   &jetstream.RePublish{Source: leaseSubject(pool), Destination: "evt." + leaseSubject(pool)},
+			PersistMode: q.hintPersistence(),
+		},
+		jetstream.StreamConfig{
+			// Schedules exclude discard new and with it a size: there is at
+			// most one timer per record and kind, and records are bounded.
+			Name: delayStream, Subjects: []string{"sched.>", "cron.>", "due.>"},
+			Description: "timers", Retention: jetstream.WorkQueuePolicy, MaxMsgSize: 64 << 10,
+			AllowDirect: true, AllowRollup: true, AllowMsgTTL: true, AllowMsgSchedules: true,
+		},
+		jetstream.StreamConfig{
+			Name: deadStream, Subjects: []string{"dlq.>"},
+			Description: "index of dead jobs", MaxAge: 14 * 24 * time.Hour, MaxMsgsPerSubject: 100_000,
+			MaxBytes: sizes.Dead, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
+		},
+		jetstream.StreamConfig{
+			Name: logStream, Subjects: []string{"log.>"},
+			Description: "live output", MaxAge: time.Hour, MaxMsgsPerSubject: 1024, MaxBytes: sizes.Logs,
+			MaxMsgSize: 256 << 10, AllowDirect: true, Compression: jetstream.S2Compression,
+			PersistMode: q.hintPersistence(),
+		},
+	)
+	for i := range all {
+		all[i].Storage = jetstream.FileStorage
+		all[i].Replicas = max(q.cfg.Replicas, 1)
+		if all[i].Metadata == nil {
+			all[i].Metadata = map[string]string{}
+		}
+		all[i].Metadata["app"], all[i].Metadata["layout_version"] = "sandlot", layoutVersion
+	}
+	return all
+}
+
+// hintPersistence lets hints be written late where records are synced at
+// once: what is lost of them comes back by the reconcile pass.
+func (q *Queue) hintPersistence() jetstream.PersistModeType {
+	if q.cfg.Server != nil && q.cfg.Server.profile == Strict {
+		return jetstream.AsyncPersistMode
+	}
+	return jetstream.DefaultPersistMode
+}
+
+type consumerOf struct {
+	stream string
+	config jetstream.ConsumerConfig
+}
+
+func (q *Queue) consumers() []consumerOf {
+	pool, class := q.cfg.Pool, q.cfg.Class
+	return []consumerOf{
+		{readyStream(pool), jetstream.ConsumerConfig{
+			Durable: readyConsumer(class), FilterSubject: readySubject(pool, class, "*"),
+			AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
+			MaxAckPending: 50_000, MaxWaiting: 16_384,
+			PriorityPolicy: jetstream.PriorityPolicyPrioritized, PriorityGroups: []string{priorityGroup},
+		}},
+		{delayStream, jetstream.ConsumerConfig{
+			Durable: dueConsumer, FilterSubject: "due.>",
+			AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1,
+			MaxAckPending: 10_000,
+		}},
+	}
+}
+
+func (q *Queue) ensureBuckets(ctx context.Context) error {
+	sizes := DefaultSizes()
+	if q.cfg.Sizes != nil {
+		sizes = q.cfg.Sizes.filled()
+	}
+	replicas := max(q.cfg.Replicas, 1)
+	for _, kv := range []jetstream.KeyValueConfig{
+		{Bucket: configBucket, Description: "image names", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
+		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20,
+			LimitMarkerTTL: workerTTL, Replicas: replicas},
+	} {
+		if _, err := q.js.KeyValue(ctx, kv.Bucket); err == nil {
+			continue
+		}
+		if _, err := q.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+			return fmt.Errorf("bucket %s: %w", kv.Bucket, err)
+		}
+	}
+	for _, o := range []jetstream.ObjectStoreConfig{
+		{Bucket: string(Images), Description: "image archives", MaxBytes: sizes.Images, Replicas: replicas},
+		{Bucket: string(Inputs), Description: "inputs of jobs", MaxBytes: sizes.Inputs, Replicas: replicas},
+		{Bucket: string(Outputs), Description: "outputs of jobs", MaxBytes: sizes.Outputs, Replicas: replicas},
+	} {
+		if _, err := q.js.ObjectStore(ctx, o.Bucket); err == nil && q.cfg.Sizes == nil {
+			continue
+		}
+		if _, err := q.js.CreateOrUpdateObjectStore(ctx, o); err != nil {
+			return fmt.Errorf("objects %s: %w", o.Bucket, err)
+		}
+	}
+	return nil
+}
+
+// transient reports whether err may be over in a moment: the server starts,
+// moves its leaders, or is away.
+func transient(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code == 503 && api.ErrorCode != codeStoreFailed && api.ErrorCode != codeNoResources
+	}
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrDisconnected) ||
+		errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrReconnectBufExceeded) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) ||
+		errors.Is(err, jetstream.ErrAsyncPublishTimeout) || errors.Is(err, nats.ErrNoStreamResponse)
+}

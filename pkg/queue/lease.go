@@ -1,0 +1,194 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+const (
+	leaseTTL   = 8 * time.Second
+	leaseRenew = 2 * time.Second
+	// leaseMargin is how long before its end a lease that could not be
+	// renewed is given up.
+	leaseMargin = 2 * time.Second
+)
+
+// Lease is the right to release the jobs of a pool. It lies in the READY
+// stream itself, so that the server refuses a release by one who has lost it.
+type Lease struct {
+	q     *Queue
+	nonce string
+
+	// mu keeps a renewal, which changes the sequence, from cutting a batch
+	// of releases in two.
+	mu  sync.Mutex
+	seq uint64
+}
+
+// leaseNote is what the lease's message says.
+type leaseNote struct {
+	Schema int    `json:"schema"`
+	Owner  string `json:"owner"`
+	Nonce  string `json:"nonce"`
+}
+
+// Lead calls fn while this process holds the pool's lease, again each time it
+// gets it, until ctx ends. The context of fn ends when the lease is lost. A
+// former life under the same name is relieved at once, another owner when its
+// lease runs out.
+func (q *Queue) Lead(ctx context.Context, fn func(context.Context, *Lease) error) error {
+	for {
+		l, err := q.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		q.log.Info("leading", "pool", q.cfg.Pool)
+		err = l.hold(ctx, fn)
+		l.giveUp()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		q.log.Warn("not leading any more", "pool", q.cfg.Pool, "error", err)
+		if ended := pause(ctx, 200*time.Millisecond); ended != nil {
+			return ended
+		}
+	}
+}
+
+// acquire waits for the lease.
+func (q *Queue) acquire(ctx context.Context) (*Lease, error) {
+	l := &Lease{q: q, nonce: uuid.NewString()}
+	for {
+		got, err := l.try(ctx)
+		if got {
+			return l, nil
+		}
+		if err != nil && ctx.Err() == nil {
+			q.log.Debug("acquire lease", "error", err)
+		}
+		if ended := pause(ctx, 500*time.Millisecond); ended != nil {
+			return nil, ended
+		}
+	}
+}
+
+func (l *Lease) try(ctx context.Context) (bool, error) {
+	now, seq, err := l.read(ctx)
+	if err != nil && !errors.Is(err, job.ErrNotFound) {
+		return false, err
+	}
+	if err == nil && now.Owner != l.q.cfg.Name {
+		return false, nil
+	}
+	return l.write(ctx, seq)
+}
+
+func (l *Lease) read(ctx context.Context) (leaseNote, uint64, error) {
+	var note leaseNote
+	m, err := l.q.lastAtLeader(ctx, readyStream(l.q.cfg.Pool), leaseSubject(l.q.cfg.Pool))
+	if err != nil {
+		return note, 0, err
+	}
+	if err := json.Unmarshal(m.data, &note); err != nil {
+		return note, m.seq, fmt.Errorf("read lease: %w", err)
+	}
+	return note, m.seq, nil
+}
+
+// write takes or renews the lease that stands at seq; false if it has moved.
+func (l *Lease) write(ctx context.Context, seq uint64) (bool, error) {
+	body, err := json.Marshal(leaseNote{job.Schema, l.q.cfg.Name, l.nonce})
+	if err != nil {
+		return false, err
+	}
+	msg := l.q.message(leaseSubject(l.q.cfg.Pool))
+	msg.Data = body
+	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	msg.Header.Set(jetstream.MsgTTLHeader, leaseTTL.String())
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+	next, err := l.q.publishOnce(ctx, msg, time.Second)
+	if err == nil {
+		l.seq = next
+		return true, nil
+	}
+	if !isCode(err, codeWrongLastSequence) {
+		return false, err
+	}
+	note, seq, err := l.read(ctx)
+	if err == nil && note.Nonce == l.nonce {
+		l.seq = seq // our own write whose answer was lost
+		return true, nil
+	}
+	return false, nil
+}
+
+// hold runs fn and renews the lease until one of them ends.
+func (l *Lease) hold(ctx context.Context, fn func(context.Context, *Lease) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var renewing sync.WaitGroup
+	renewing.Go(func() { l.renew(ctx, cancel) })
+	err := fn(ctx, l)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cancel(nil)
+	renewing.Wait()
+	return err
+}
+
+var errLeaseLost = errors.New("lease is lost")
+
+func (l *Lease) renew(ctx context.Context, lose context.CancelCauseFunc) {
+	good := time.Now()
+	for wait := leaseRenew; ; {
+		if pause(ctx, wait) != nil {
+			return
+		}
+		sent := time.Now()
+		l.mu.Lock()
+		ok, err := l.write(ctx, l.seq)
+		l.mu.Unlock()
+		switch {
+		case ok:
+			good, wait = sent, leaseRenew
+		case err == nil, time.Since(good) > leaseTTL-leaseMargin:
+			lose(errLeaseLost)
+			return
+		default:
+			wait = 200 * time.Millisecond
+		}
+	}
+}
+
+// giveUp lets another take the lease at once. Deleting by sequence cannot hit
+// anybody else's.
+func (l *Lease) giveUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	stream, err := l.q.js.Stream(ctx, readyStream(l.q.cfg.Pool))
+	if err == nil {
+		err = stream.DeleteMsg(ctx, l.seq)
+	}
+	if err != nil {
+		l.q.log.Debug("give up lease", "error", err)
+	}
+}
+
+// fence has a message refused if the lease is no longer this one. The caller
+// holds l.mu until the answer is there.
+func (l *Lease) fence(msg *nats.Msg) {
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(l.seq, 10))
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, leaseSubject(l.q.cfg.Pool))
+}

@@ -1,0 +1,159 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// A slot that is free has exactly one request for one hint outstanding: no
+// more, or hints would wait in the hands of a worker that has no room. The
+// requests are made here and not by the client's consumers, which ask ahead
+// and forget what arrives while they are being stopped.
+
+const (
+	pullExpiry = 30 * time.Second
+	pullBeat   = 5 * time.Second
+)
+
+// pullers are the idle ones, one per slot at most.
+type pullers struct {
+	mu   sync.Mutex
+	idle []*puller
+}
+
+// puller asks for one hint at a time.
+type puller struct {
+	q     *Queue
+	sub   *nats.Subscription
+	inbox string
+	n     int // of requests
+}
+
+var errPullAgain = errors.New("pull again")
+
+// pull waits for one hint.
+func (q *Queue) pull(ctx context.Context) (*nats.Msg, error) {
+	for {
+		p, err := q.puller()
+		if err == nil {
+			var m *nats.Msg
+			if m, err = p.next(ctx); err == nil {
+				q.pullers.put(p)
+				return m, nil
+			}
+			p.discard()
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			return nil, fmt.Errorf("pull: %w", err)
+		}
+		if !errors.Is(err, errPullAgain) {
+			q.log.Debug("pull", "error", err)
+			if ended := pause(ctx, 100*time.Millisecond); ended != nil {
+				return nil, ended
+			}
+		}
+	}
+}
+
+func (q *Queue) puller() (*puller, error) {
+	q.pullers.mu.Lock()
+	defer q.pullers.mu.Unlock()
+	if n := len(q.pullers.idle); n > 0 {
+		p := q.pullers.idle[n-1]
+		q.pullers.idle = q.pullers.idle[:n-1]
+		return p, nil
+	}
+	inbox := q.nc.NewInbox()
+	sub, err := q.nc.SubscribeSync(inbox + ".*")
+	if err != nil {
+		return nil, err
+	}
+	return &puller{q: q, sub: sub, inbox: inbox}, nil
+}
+
+func (all *pullers) put(p *puller) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.idle = append(all.idle, p)
+}
+
+// next asks once and waits for the answer. After an error the puller must be
+// discarded: its request may still be alive.
+func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
+	p.n++
+	reply := fmt.Sprintf("%s.%d", p.inbox, p.n)
+	reconnected := p.q.Reconnected()
+	ask, err := json.Marshal(map[string]any{
+		"batch": 1, "expires": pullExpiry, "idle_heartbeat": pullBeat, "group": priorityGroup, "priority": 0,
+	})
+	if err != nil {
+		return nil, err
+	}
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + readyStream(p.q.cfg.Pool) + "." + readyConsumer(p.q.cfg.Class)
+	if err := p.q.nc.PublishRequest(subject, reply, ask); err != nil {
+		return nil, err
+	}
+	for {
+		m, err := p.hear(ctx, reconnected)
+		if err != nil {
+			return nil, err
+		}
+		status := m.Header.Get("Status")
+		switch {
+		case status == "":
+			return m, nil
+		case m.Subject != reply || status == "100": // of an earlier request; a beat
+			continue
+		case status == "408" || status == "404":
+			return nil, errPullAgain // nothing came
+		default: // consumer moved, server goes down, too many wait, …
+			return nil, fmt.Errorf("pull: status %s %s", status, m.Header.Get("Description"))
+		}
+	}
+}
+
+// hear waits for a message, no longer than two beats and the connection last.
+func (p *puller) hear(ctx context.Context, reconnected <-chan struct{}) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*pullBeat+pullBeat/2, errors.New("pull: no sign of life"))
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-reconnected:
+			cancel()
+		case <-stop:
+		}
+	}()
+	m, err := p.sub.NextMsgWithContext(ctx)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, fmt.Errorf("pull: %w", err)
+	}
+	return m, err
+}
+
+// discard ends the request. A hint that is on its way then is given back, so
+// that another slot gets it at once.
+func (p *puller) discard() {
+	if p.sub.Drain() != nil {
+		return
+	}
+	for {
+		m, err := p.sub.NextMsg(time.Second)
+		if err != nil {
+			return
+		}
+		if m.Header.Get("Status") == "" {
+			_ = m.Respond([]byte("-NAK"))
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// Records calls fn for every record there is, by its headers, one call at a
+// time; the first error of fn ends it. What changes meanwhile may be seen
+// twice or as it was.
+func (q *Queue) Records(ctx context.Context, fn func(Summary) error) error {
+	for s := range q.layout.shards {
+		err := q.tail(ctx, tail{
+			stream: recordStream(s), filter: "r.>", headersOnly: true,
+			each: func(m message) error {
+				if c, ok := q.change(m); ok && !c.Removed {
+					return fn(c.Summary)
+				}
+				return nil
+			},
+			caughtUp: func() error { return errTailDone },
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Heads says of every lane in which hints wait when the first of them came.
+func (q *Queue) Heads(ctx context.Context) (map[string]time.Time, error) {
+	lanes, err := q.Lanes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	heads := map[string]time.Time{}
+	for _, lane := range lanes {
+		first, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: 1})
+		if err != nil {
+			return nil, fmt.Errorf("head of %s: %w", lane.Subject, err)
+		}
+		if len(first) > 0 {
+			heads[lane.Subject] = first[0].at
+		}
+	}
+	return heads, nil
+}
+
+// InReady names the jobs that have a hint in READY, delivered or not.
+func (q *Queue) InReady(ctx context.Context) (map[string]bool, error) {
+	jobs := map[string]bool{}
+	err := q.scan(ctx, readyStream(q.cfg.Pool), "rdy.>", func(m message) { jobs[m.header.Get(headerJob)] = true })
+	if err != nil {
+		return nil, fmt.Errorf("scan READY: %w", err)
+	}
+	return jobs, nil
+}
+
+// Restore gives a job that waits and whose hint seems lost another one: in
+// DELAY if it is not due, else in INTAKE. It looks at the record again; false
+// if that no longer waits, or its timer is there.
+func (q *Queue) Restore(ctx context.Context, s Summary) (bool, error) {
+	now, err := q.readAtLeader(ctx, s.Tenant, s.ID)
+	if errors.Is(err, job.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("restore hint of %s: %w", s.ID, err)
+	}
+	sum := now.summary()
+	switch {
+	case sum.State != job.Queued && sum.State != job.Retrying:
+		return false, nil
+	case time.Until(sum.NotBefore) > shortWait:
+		_, err := q.lastAtLeader(ctx, delayStream, timerSubject(sum.Tenant, sum.ID, timerRun))
+		if err == nil {
+			return false, nil
+		}
+		if !errors.Is(err, job.ErrNotFound) {
+			return false, fmt.Errorf("restore timer of %s: %w", s.ID, err)
+		}
+		err = q.setTimer(ctx, sum)
+		return err == nil, err
+	}
+	// The time tells this hint from an earlier one of the same attempt, whose
+	// Msg-Id may still be known although the hint is gone.
+	err = q.giveHint(ctx, sum, "restored"+strconv.FormatInt(time.Now().Unix()/10, 10))
+	return err == nil, err
+}
+
+// Abandon ends the attempt of a running job if its holder is lost, and gives
+// its hint again if it is to be retried. false: the holder has it in hand.
+func (q *Queue) Abandon(ctx context.Context, s Summary) (bool, error) {
+	now, err := q.readAtLeader(ctx, s.Tenant, s.ID)
+	if errors.Is(err, job.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look after %s: %w", s.ID, err)
+	}
+	if now.State != job.Running && now.State != job.Canceling {
+		return false, nil
+	}
+	held, err := q.holds(ctx, now.summary())
+	if err != nil || held {
+		return false, err
+	}
+	next, err := q.abandon(ctx, now)
+	if errors.Is(err, errMoved) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("abandon attempt of %s: %w", s.ID, err)
+	}
+	if next.State != job.Retrying {
+		return true, nil
+	}
+	return true, q.giveHint(ctx, next.summary(), "abandoned")
+}
+
+// Orphans removes objects and logs of jobs that are no more. An object may be
+// older than its record, so those younger than age stay.
+func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, err error) {
+	old := map[Bucket]map[string][]string{} // names by job
+	for _, b := range []Bucket{Inputs, Outputs} {
+		old[b] = map[string][]string{}
+		err := q.objects(ctx, b, func(name string, at time.Time) {
+			if id, _, ok := strings.Cut(name, "/"); ok && time.Since(at) > age {
+				old[b][id] = append(old[b][id], name)
+			}
+		})
+		if err != nil {
+			return 0, fmt.Errorf("list objects %s: %w", b, err)
+		}
+	}
+	// The records are read after the objects: one that is missing now is gone.
+	err = q.Records(ctx, func(s Summary) error {
+		delete(old[Outputs], s.ID)
+		if !s.State.Final() {
+			delete(old[Inputs], s.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list records: %w", err)
+	}
+	for b, jobs := range old {
+		for _, names := range jobs {
+			for _, name := range names {
+				if err := q.deleteRaw(ctx, b, name); err != nil {
+					return removed, err
+				}
+				removed++
+			}
+		}
+	}
+	return removed, nil
+}

@@ -1,0 +1,298 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// Lane is a line of hints in INTAKE that are released one after the other.
+type Lane struct {
+	Subject  string
+	Tenant   string
+	Queue    string
+	Priority int
+	Backlog  uint64 // hints that wait
+}
+
+// Lanes lists the lanes of the pool and class in which hints wait.
+func (q *Queue) Lanes(ctx context.Context) ([]Lane, error) {
+	prefix := "in." + q.cfg.Pool + "." + q.cfg.Class + "."
+	info, err := q.streamInfo(ctx, intakeStream, prefix+">")
+	if err != nil {
+		return nil, fmt.Errorf("list lanes: %w", err)
+	}
+	lanes := make([]Lane, 0, len(info.State.Subjects))
+	for subject, n := range info.State.Subjects {
+		parts := strings.Split(strings.TrimPrefix(subject, prefix), ".")
+		if len(parts) != 3 {
+			continue
+		}
+		priority, err := strconv.Atoi(parts[2])
+		if err != nil {
+			continue
+		}
+		lanes = append(lanes, Lane{subject, parts[0], parts[1], priority, n})
+	}
+	slices.SortFunc(lanes, func(a, b Lane) int { return strings.Compare(a.Subject, b.Subject) })
+	return lanes, nil
+}
+
+// streamInfo asks for the state of a stream, with the counts of the subjects
+// that match filter. The first 100,000 of them come in the first answer; what
+// is left is seen when those are done.
+func (q *Queue) streamInfo(ctx context.Context, stream, filter string) (*jetstream.StreamInfo, error) {
+	var ask []byte
+	if filter != "" {
+		var err error
+		if ask, err = json.Marshal(map[string]string{"subjects_filter": filter}); err != nil {
+			return nil, err
+		}
+	}
+	m, err := q.request(ctx, "$JS.API.STREAM.INFO."+stream, ask)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", stream, err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+		jetstream.StreamInfo
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", stream, err)
+	}
+	if answer.Error != nil {
+		return nil, fmt.Errorf("stream %s: %w", stream, answer.Error)
+	}
+	return &answer.StreamInfo, nil
+}
+
+// Depth is what stands in READY.
+type Depth struct {
+	Waiting int // released, not yet delivered
+	Held    int // delivered, not yet acknowledged
+	Asking  int // free slots that wait for a hint
+}
+
+// Depth asks how full READY is.
+func (q *Queue) Depth(ctx context.Context) (Depth, error) {
+	m, err := q.request(ctx, "$JS.API.CONSUMER.INFO."+readyStream(q.cfg.Pool)+"."+readyConsumer(q.cfg.Class), nil)
+	if err != nil {
+		return Depth{}, fmt.Errorf("depth of READY: %w", err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+		jetstream.ConsumerInfo
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return Depth{}, fmt.Errorf("depth of READY: %w", err)
+	}
+	if answer.Error != nil {
+		return Depth{}, fmt.Errorf("depth of READY: %w", answer.Error)
+	}
+	return Depth{Waiting: int(answer.NumPending), Held: answer.NumAckPending, Asking: answer.NumWaiting}, nil
+}
+
+// Released is what became of the head of a lane.
+type Released struct {
+	Released int // hints that are in READY now
+	Dropped  int // hints of jobs that need none: ended, running, not due, gone
+}
+
+// Release moves up to n hints from the head of a lane to READY, in order, and
+// removes them from the lane. A crash in between repeats hints, which READY
+// tells by their Msg-Id for two minutes, and the record after that.
+// job.ErrLostClaim: the lease is lost. job.ErrFull: READY is.
+func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Released, error) {
+	heads, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: n})
+	if err != nil {
+		return Released{}, fmt.Errorf("release: %w", err)
+	}
+	if len(heads) == 0 {
+		return Released{}, nil
+	}
+	records, err := q.summaries(ctx, heads)
+	if err != nil {
+		return Released{}, fmt.Errorf("release: %w", err)
+	}
+	now := time.Now().UTC()
+	msgs := make([]*nats.Msg, len(heads))
+	for i, head := range heads {
+		if sum, ok := records[head.header.Get(headerJob)]; ok && wanted(sum, now) {
+			msgs[i] = q.released(sum, head, now)
+		}
+	}
+	return q.move(ctx, l, lane, heads, msgs)
+}
+
+// wanted reports whether a job needs its hint in READY.
+func wanted(s Summary, now time.Time) bool {
+	return s.State == job.Queued || s.State == job.Retrying && s.NotBefore.Sub(now) <= shortWait
+}
+
+// released is a hint as it goes to READY. Its Msg-Id names the hint that it
+// was made from, so that releasing the same one twice is told apart from a
+// new hint for the same attempt.
+func (q *Queue) released(s Summary, head message, now time.Time) *nats.Msg {
+	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, imageToken(s.Image.Digest)), s)
+	msg.Header.Set(headerReleased, now.Format(time.RFC3339Nano))
+	msg.Header.Set(jetstream.MsgIDHeader, s.ID+"."+strconv.Itoa(s.Attempt+1)+"."+strconv.FormatUint(head.seq, 10))
+	return msg
+}
+
+// move publishes msgs, where there are any, and cuts the heads that were seen
+// to off the lane, up to the first that was not.
+func (q *Queue) move(ctx context.Context, l *Lease, lane Lane, heads []message, msgs []*nats.Msg) (Released, error) {
+	var out Released
+	l.mu.Lock()
+	for _, msg := range msgs {
+		if msg != nil {
+			l.fence(msg)
+		}
+	}
+	answers := q.publishAll(ctx, msgs)
+	l.mu.Unlock()
+	var failed error
+	var cut uint64
+	for i, a := range answers {
+		if a.err != nil {
+			failed = a.err
+			break
+		}
+		cut = heads[i].seq
+		if msgs[i] == nil {
+			out.Dropped++
+		} else {
+			out.Released++
+		}
+	}
+	if cut > 0 {
+		if err := q.cutLane(ctx, lane, cut); err != nil {
+			return out, fmt.Errorf("release: %w", err)
+		}
+	}
+	if errors.Is(failed, errMoved) {
+		failed = job.ErrLostClaim
+	}
+	if failed != nil {
+		return out, fmt.Errorf("release: %w", failed)
+	}
+	return out, nil
+}
+
+// cutLane removes the hints of a lane up to and including seq.
+func (q *Queue) cutLane(ctx context.Context, lane Lane, seq uint64) error {
+	ask, err := json.Marshal(map[string]any{"filter": lane.Subject, "seq": seq + 1})
+	if err != nil {
+		return err
+	}
+	m, err := q.request(ctx, "$JS.API.STREAM.PURGE."+intakeStream, ask)
+	if err != nil {
+		return fmt.Errorf("cut lane %s: %w", lane.Subject, err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return fmt.Errorf("cut lane %s: %w", lane.Subject, err)
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("cut lane %s: %w", lane.Subject, answer.Error)
+	}
+	return nil
+}
+
+// summaries reads the records that hints speak of, by job. Those that are
+// gone are missing.
+func (q *Queue) summaries(ctx context.Context, hints []message) (map[string]Summary, error) {
+	subjects := map[int]map[string]bool{}
+	for _, h := range hints {
+		tenant, id := h.header.Get(headerTenant), h.header.Get(headerJob)
+		if checkToken(tenant) != nil || checkToken(id) != nil {
+			continue
+		}
+		s := q.shard(id)
+		if subjects[s] == nil {
+			subjects[s] = map[string]bool{}
+		}
+		subjects[s][recordSubject(s, tenant, id)] = true
+	}
+	found := map[string]Summary{}
+	for shard, names := range subjects {
+		for some := range slices.Chunk(slices.Collect(maps.Keys(names)), 64) {
+			if err := q.someSummaries(ctx, shard, some, found); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return found, nil
+}
+
+func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string, found map[string]Summary) error {
+	page, _, err := q.batch(ctx, recordStream(shard), batchRequest{MultiLast: subjects})
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, m := range page {
+		seen[m.subject] = true
+		if sum, err := decodeSummary(m.header); err == nil {
+			found[sum.ID] = sum
+		}
+	}
+	for _, subject := range subjects { // a miss is asked again at the leader
+		if seen[subject] {
+			continue
+		}
+		m, err := q.lastAtLeader(ctx, recordStream(shard), subject)
+		if errors.Is(err, job.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if sum, err := decodeSummary(m.header); err == nil {
+			found[sum.ID] = sum
+		}
+	}
+	return nil
+}
+
+// Wakes signals that a hint has come in or that a record has changed, both of
+// which may allow a release. Signals that nobody waits for become one. Call
+// stop when done.
+func (q *Queue) Wakes() (wakes <-chan struct{}, stop func(), err error) {
+	c := make(chan struct{}, 1)
+	wake := func(*nats.Msg) {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe()
+		}
+	}
+	// Republished subjects, since they speak only of what is stored.
+	for _, subject := range []string{"evt.in." + q.cfg.Pool + ".>", "evt.r.>"} {
+		sub, err := q.nc.Subscribe(subject, wake)
+		if err != nil {
+			stop()
+			return nil, nil, fmt.Errorf("listen for hints: %w", err)
+		}
+		subs = append(subs, sub)
+	}
+	return c, stop, nil
+}

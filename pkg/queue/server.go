@@ -1,0 +1,139 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Profile trades the speed of a single server for what a power loss may take.
+// It says nothing about crashes of processes, which lose nothing in any.
+type Profile string
+
+// The profiles of an embedded server.
+const (
+	// Fast syncs every two minutes: development, CI.
+	Fast Profile = "fast"
+	// Balanced syncs every second.
+	Balanced Profile = "balanced"
+	// Strict syncs before it acknowledges.
+	Strict Profile = "strict"
+)
+
+// ServerConfig describes an embedded server.
+type ServerConfig struct {
+	// Dir holds its files; required.
+	Dir string
+	// Listen is host:port for other processes; empty for none. Port 0 picks one.
+	Listen string
+	// Token must be shown by who connects to Listen; required with Listen.
+	Token string
+	// Profile is Balanced if empty.
+	Profile Profile
+	// Logger gets warnings and errors of the server; required.
+	Logger *slog.Logger
+}
+
+// Server is a NATS server with JetStream inside this process.
+type Server struct {
+	nats    *server.Server
+	profile Profile
+	token   string
+}
+
+// StartServer starts a server and waits until it is ready.
+func StartServer(cfg ServerConfig) (*Server, error) {
+	opts := &server.Options{
+		ServerName:             "sandlot",
+		JetStream:              true,
+		StoreDir:               cfg.Dir,
+		JetStreamMaxMemory:     16 << 20, // everything is on file
+		JetStreamMaxStore:      storeLimit,
+		DontListen:             true,
+		NoSigs:                 true,
+		NoSystemAccount:        true,
+		DisableJetStreamBanner: true,
+	}
+	switch cfg.Profile {
+	case Fast:
+		opts.SyncInterval = 2 * time.Minute
+	case Balanced, "":
+		opts.SyncInterval = time.Second
+	case Strict:
+		opts.SyncInterval, opts.SyncAlways = time.Second, true
+	default:
+		return nil, fmt.Errorf("start queue server: unknown profile %q; use fast, balanced or strict", cfg.Profile)
+	}
+	if cfg.Listen != "" {
+		if err := listen(opts, cfg); err != nil {
+			return nil, fmt.Errorf("start queue server: %w", err)
+		}
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("start queue server: %w", err)
+	}
+	s.SetLoggerV2(serverLog{cfg.Logger}, false, false, false)
+	s.Start()
+	if !s.ReadyForConnections(30*time.Second) || !s.JetStreamEnabled() {
+		s.Shutdown()
+		return nil, errors.New("start queue server: not ready after 30 s; its log says why")
+	}
+	return &Server{s, cfg.Profile, cfg.Token}, nil
+}
+
+func listen(opts *server.Options, cfg ServerConfig) error {
+	if cfg.Token == "" {
+		return errors.New("listening needs a token")
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	if opts.Port, err = strconv.Atoi(port); err != nil {
+		return err
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	opts.Host, opts.Authorization, opts.DontListen = host, cfg.Token, false
+	return nil
+}
+
+// URL is where other processes reach the server; empty without Listen.
+func (s *Server) URL() string {
+	if s.nats.Addr() == nil {
+		return ""
+	}
+	return s.nats.ClientURL()
+}
+
+// InProcessConn is a connection without a socket.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.nats.InProcessConn() }
+
+// Close stops the server and waits until its files are closed. Closing twice
+// is harmless.
+func (s *Server) Close() {
+	s.nats.Shutdown()
+	s.nats.WaitForShutdown()
+}
+
+// serverLog passes on what the server says, without its chatter.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) say(level slog.Level, format string, v []any) {
+	l.log.Log(context.Background(), level, "queue server", "message", fmt.Sprintf(format, v...))
+}
+
+func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l serverLog) Debugf(string, ...any)           {}
+func (l serverLog) Tracef(string, ...any)           {}

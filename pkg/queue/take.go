@@ -1,0 +1,172 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// Delivery is a job that deserves to be claimed now.
+type Delivery struct {
+	// Record is as it was read: queued, or retrying and due.
+	Record job.Record
+	// ReleasedAt is when the scheduler released the hint, TakenAt when it
+	// arrived here.
+	ReleasedAt, TakenAt time.Time
+
+	read stored
+	ack  string // where the hint is acknowledged
+}
+
+// Take waits for exactly one job that may be claimed. A slot calls it when it
+// is free, and only then. Hints that allow no claim are ended on the way.
+func (q *Queue) Take(ctx context.Context, r *Registration) (Delivery, error) {
+	for {
+		m, err := q.pull(ctx)
+		if err != nil {
+			return Delivery{}, fmt.Errorf("take: %w", err)
+		}
+		d := Delivery{TakenAt: time.Now().UTC(), ack: m.Reply}
+		if d.ReleasedAt, err = time.Parse(time.RFC3339Nano, m.Header.Get(headerReleased)); err != nil {
+			d.ReleasedAt = d.TakenAt
+		}
+		// The hint is here; it is seen to even if ctx ends meanwhile.
+		seeing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		ok, err := q.heed(seeing, r, m, &d)
+		if err == nil && ok && ctx.Err() != nil {
+			ok, err = false, q.Skip(seeing, d)
+		}
+		cancel()
+		if err != nil {
+			q.log.Warn("take", "job", m.Header.Get(headerJob), "error", err)
+			_ = m.Respond([]byte(`-NAK {"delay": 1000000000}`))
+		} else if ok {
+			return d, nil
+		}
+	}
+}
+
+// advice is what a record allows whoever holds a hint of it to do.
+type advice int
+
+const (
+	adviceClaim   advice = iota // take the next attempt
+	adviceEnd                   // nothing is to be done: acknowledge
+	adviceLater                 // not due: set the timer, acknowledge
+	adviceSoon                  // due in a moment: give the hint back
+	adviceLeave                 // somebody is at it: say nothing
+	adviceAbandon               // its holder is lost: end that attempt first
+)
+
+// advise reads a record, as it stands, for the holder of a hint. held is asked
+// only of a record that has a holder.
+func advise(s Summary, now time.Time, held func() (bool, error)) (advice, error) {
+	switch {
+	case s.State.Final():
+		return adviceEnd, nil
+	case s.State == job.Queued:
+		return adviceClaim, nil
+	case s.State == job.Retrying:
+		switch wait := s.NotBefore.Sub(now); {
+		case wait <= 0:
+			return adviceClaim, nil
+		case wait <= shortWait:
+			return adviceSoon, nil
+		}
+		return adviceLater, nil
+	}
+	there, err := held()
+	if err != nil || there {
+		return adviceLeave, err
+	}
+	return adviceAbandon, nil
+}
+
+// shortWait is what a hint waits for in READY instead of in DELAY, whose
+// timers are not made for less.
+const shortWait = time.Second
+
+// heed does what the record allows; true if d may be claimed.
+func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Delivery) (bool, error) {
+	tenant, id := m.Header.Get(headerTenant), m.Header.Get(headerJob)
+	if err := checkSchema(m.Header); err != nil {
+		return false, err
+	}
+	for {
+		s, err := q.read(ctx, tenant, id)
+		if errors.Is(err, job.ErrNotFound) {
+			return false, q.nc.Publish(m.Reply, []byte("+TERM"))
+		}
+		if err != nil {
+			return false, err
+		}
+		now := time.Now()
+		what, err := advise(s.summary(), now, func() (bool, error) { return q.heldFor(ctx, r, s) })
+		if err != nil {
+			return false, err
+		}
+		switch what {
+		case adviceClaim:
+			d.Record, d.read = s.Record, s
+			return true, nil
+		case adviceEnd:
+			return false, q.ack(ctx, m.Reply)
+		case adviceLater:
+			if err := q.setTimer(ctx, s.summary()); err != nil {
+				return false, err
+			}
+			return false, q.ack(ctx, m.Reply)
+		case adviceSoon:
+			return false, q.giveBack(m.Reply, s.NotBefore.Sub(now))
+		case adviceLeave:
+			return false, nil
+		case adviceAbandon:
+			if _, err := q.abandon(ctx, s); err != nil && !errors.Is(err, errMoved) {
+				return false, err
+			}
+		}
+	}
+}
+
+// heldFor is holds, from the point of view of one worker: what it does not
+// hold itself it does not hold.
+func (q *Queue) heldFor(ctx context.Context, r *Registration, s stored) (bool, error) {
+	if s.Life == r.life {
+		return r.isHeld(s.ID, s.Attempt), nil
+	}
+	return q.holds(ctx, s.summary())
+}
+
+// Skip gives a delivery back unclaimed, so that another worker gets it soon.
+func (q *Queue) Skip(_ context.Context, d Delivery) error {
+	if err := q.giveBack(d.ack, 0); err != nil {
+		return fmt.Errorf("skip job %s: %w", d.Record.ID, err)
+	}
+	return nil
+}
+
+// giveBack has a hint delivered again.
+func (q *Queue) giveBack(ack string, after time.Duration) error {
+	body := "-NAK"
+	if after > 0 {
+		body += ` {"delay": ` + strconv.FormatInt(int64(after), 10) + `}`
+	}
+	return q.nc.Publish(ack, []byte(body))
+}
+
+// ack ends a hint and waits for the server to say so. The record says what is
+// true, so an acknowledgement that is lost costs only another look.
+func (q *Queue) ack(ctx context.Context, reply string) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if _, err := q.nc.RequestWithContext(ctx, reply, []byte("+ACK")); err != nil {
+		return fmt.Errorf("acknowledge: %w", err)
+	}
+	return nil
+}
