@@ -7,7 +7,8 @@
 //     below a constant path;
 //   - no configuration file of the host is read. A task without runtime
 //     options of its own takes those of the file named by
-//     SANDLOT_RUNSC_CONFIG, which containerd's configuration passes on.
+//     SANDLOT_RUNSC_CONFIG, which containerd's configuration passes on;
+//   - it ends, sandbox and all, with the process named by SANDLOT_OWNER.
 package main
 
 import (

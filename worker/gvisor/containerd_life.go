@@ -1,0 +1,147 @@
+package gvisor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopGrace is how long containerd may take to end by itself.
+const stopGrace = 1500 * time.Millisecond
+
+// life is one process of the managed containerd.
+type life struct {
+	process *os.Process
+	exited  chan struct{}
+	err     error // why it ended; read after exited is closed
+}
+
+// startLife starts containerd and returns when it serves. Every mount that it
+// and its children make is in a mount namespace of their own and vanishes with
+// them; the kernel kills it when this process dies.
+func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, log io.Writer) (*life, error) {
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: l.notify(), Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
+	defer os.Remove(l.notify())
+	defer ready.Close()
+
+	cmd := exec.Command(binary, "--config", l.config())
+	cmd.Dir = l.dir
+	cmd.Env = []string{
+		"PATH=" + filepath.Dir(binary) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"NOTIFY_SOCKET=" + l.notify(),
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:      true, // Ctrl-C at the terminal is for us alone
+		Unshareflags: syscall.CLONE_NEWNS,
+		Pdeathsig:    syscall.SIGKILL,
+	}
+	if groups.Unified() {
+		group, err := os.Open(groups.Dir("", runtimeGroup))
+		if err != nil {
+			return nil, fmt.Errorf("start containerd: %w", err)
+		}
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
+	life, err := launch(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
+	if !groups.Unified() {
+		err = groups.attach(life.process.Pid)
+	}
+	if err == nil {
+		err = life.waitReady(ctx, ready)
+	}
+	if err != nil {
+		life.stop()
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
+	return life, nil
+}
+
+// launch runs cmd from a thread that lives as long as the process: the kernel
+// counts the end of the thread that started a process as the parent's death.
+func launch(cmd *exec.Cmd) (*life, error) {
+	life := &life{exited: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		life.process = cmd.Process
+		started <- err
+		if err == nil {
+			life.err = cmd.Wait()
+			close(life.exited)
+		}
+	}()
+	return life, <-started
+}
+
+// waitReady waits for containerd's READY=1, as systemd would.
+func (l *life) waitReady(ctx context.Context, socket *net.UnixConn) error {
+	ready := make(chan error, 1)
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, err := socket.Read(buffer)
+			if err != nil || strings.Contains(string(buffer[:n]), "READY=1") {
+				ready <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-ready:
+		return err
+	case <-l.exited:
+		return fmt.Errorf("it ended at once (%v), its log says why", l.err)
+	case <-ctx.Done():
+		return fmt.Errorf("wait until it serves: %w", context.Cause(ctx))
+	}
+}
+
+// stop asks, then insists, and returns when the process is gone.
+func (l *life) stop() {
+	_ = l.process.Signal(syscall.SIGTERM)
+	grace := time.NewTimer(stopGrace)
+	defer grace.Stop()
+	select {
+	case <-l.exited:
+	case <-grace.C:
+		_ = l.process.Kill()
+		<-l.exited
+	}
+}
+
+// owner names this process so that no later one is taken for it: the shims end
+// with it.
+func owner() (string, error) {
+	pid := unix.Getpid()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", fmt.Errorf("own start time: %w", err)
+	}
+	// The name in parentheses may hold anything; the start time is the 20th
+	// field after it.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return "", fmt.Errorf("own start time: %q", stat)
+	}
+	return fmt.Sprintf("%d:%s", pid, fields[19]), nil
+}

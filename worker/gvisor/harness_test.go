@@ -1,0 +1,120 @@
+package gvisor_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sandlot-dev/sandlot/pkg/image"
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/test/need"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
+)
+
+// host is a managed containerd with a runtime on it.
+type host struct {
+	dir        string
+	containerd *gvisor.Containerd
+	runtime    *gvisor.Runtime
+	archives   map[string]image.Archive // by digest
+	fetched    atomic.Int32
+}
+
+func open(t testing.TB) *host {
+	t.Helper()
+	h := &host{dir: shortDir(t), archives: map[string]image.Archive{}}
+	h.start(t)
+	return h
+}
+
+// start begins a life of the host.
+func (h *host) start(t testing.TB) {
+	t.Helper()
+	binaries := need.GVisor(t)
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	started, err := gvisor.StartContainerd(t.Context(), gvisor.ContainerdConfig{
+		Dir: h.dir, Binaries: binaries, RunscFlags: gvisor.RunscFlags(), Logger: logger,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := started.Close(); err != nil {
+			t.Errorf("close containerd: %v", err)
+		}
+	})
+	h.containerd = started
+	h.runtime, err = gvisor.New(t.Context(), gvisor.Config{
+		Containerd: started, Binaries: binaries, FetchArchive: h.fetch, Logger: logger,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *host) fetch(_ context.Context, digest string) (io.ReadCloser, error) {
+	h.fetched.Add(1)
+	archive, ok := h.archives[digest]
+	if !ok {
+		return nil, job.ErrNotFound
+	}
+	return archive.Reader()
+}
+
+// image makes a catalogue image known to the host.
+func (h *host) image(t testing.TB, name string) job.Image {
+	t.Helper()
+	archive := need.Images(t, name)[0]
+	h.archives[archive.Digest] = archive
+	return job.Image{Name: name, Digest: archive.Digest}
+}
+
+// shortDir is a temporary directory whose sockets' paths are not too long.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "sl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// mustBeClean fails the test when something of a sandbox is left.
+func (h *host) mustBeClean(t *testing.T) {
+	t.Helper()
+	left, err := h.containerd.Client().Containers(t.Context())
+	if err != nil || len(left) > 0 {
+		t.Errorf("%d containers are left, error %v", len(left), err)
+	}
+	for _, controller := range []string{"memory", "pids", "cpu", "cpuacct", "cpuset", "freezer", "devices", "blkio", "systemd"} {
+		dir := h.containerd.Cgroups().Dir(controller, "")
+		if dir == "" {
+			continue
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && e.Name() != "runtime" && e.Name() != "worker" {
+				t.Errorf("cgroup %s is left", filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	for _, pattern := range []string{h.containerd.FIFODir() + "/*", h.dir + "/worker/state/*/sandlot/*", h.dir + "/run/r/sandlot/*", h.dir + "/run/s/*"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 && filepath.Base(found[0]) != "null-netns" {
+			t.Errorf("left are %q", found)
+		}
+	}
+}
