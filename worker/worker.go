@@ -1,0 +1,176 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
+)
+
+// Config is how a worker is set up.
+type Config struct {
+	// ID names the worker; no two that live at one time may share it. Required.
+	ID string
+	// Pool is where it takes jobs from; "main" by default.
+	Pool string
+	// Slots is how many jobs run at once; the number of processors by default.
+	Slots int
+	// Dir is for output that does not fit into a record; emptied at start.
+	// Required, and no other worker's.
+	Dir string
+	// Drain is how long running jobs may go on after the worker was told to
+	// stop. Then they are stopped and go back to the queue. 0: at once.
+	Drain time.Duration
+	// Memory is what all sandboxes together may use: jobs wait for room in
+	// it, so that neighbours cannot bring each other down. HostMemory by default.
+	Memory job.Bytes
+	// Allowance is what a sandbox needs beside its job's own limit.
+	Allowance job.Bytes
+	// Unfit says which limits this host cannot enforce. A worker with such
+	// reasons shows itself and takes no jobs.
+	Unfit []string
+	// Images are the digests at hand, for others to see. Optional.
+	Images []string
+	// Versions are told with each result. Optional.
+	Versions job.Runtime
+
+	Runtime   Runtime              // required
+	Queue     *queue.Queue         // required
+	Logger    *slog.Logger         // required
+	Telemetry *telemetry.Telemetry // optional
+}
+
+// Worker takes jobs and runs them.
+type Worker struct {
+	Config
+	log     *slog.Logger
+	memory  *semaphore.Weighted
+	held    held
+	started time.Time
+}
+
+const (
+	// roomWait is how long a job that was taken may wait for room in memory
+	// before it is given back; well below the time after which the queue
+	// would deliver it to somebody else.
+	roomWait = 20 * time.Second
+	// reportTime is how long the reports of attempts that were stopped may
+	// take when the worker ends.
+	reportTime = 5 * time.Second
+)
+
+// New checks the settings and makes a worker. It does nothing yet.
+func New(c Config) (*Worker, error) {
+	if c.ID == "" || c.Dir == "" || c.Runtime == nil || c.Queue == nil || c.Logger == nil {
+		return nil, errors.New("worker needs an id, a directory, a runtime, a queue and a logger")
+	}
+	if c.Pool == "" {
+		c.Pool = "main"
+	}
+	if c.Slots <= 0 {
+		c.Slots = runtime.NumCPU()
+	}
+	if c.Allowance <= 0 {
+		c.Allowance = 128 * job.MiB
+	}
+	if c.Memory <= 0 {
+		memory, err := HostMemory()
+		if err != nil {
+			return nil, err
+		}
+		c.Memory = memory
+	}
+	if c.Memory <= c.Allowance {
+		return nil, fmt.Errorf("worker: %s of memory leave no room for a sandbox, which needs %s beside its job", c.Memory, c.Allowance)
+	}
+	return &Worker{
+		Config: c, log: c.Logger.With("worker", c.ID),
+		memory: semaphore.NewWeighted(int64(c.Memory)), started: time.Now().UTC(),
+	}, nil
+}
+
+// MaxLimits is what the largest job may ask for.
+func (w *Worker) MaxLimits() job.Limits {
+	memory := w.Memory - w.Allowance
+	return job.Limits{CPU: float64(runtime.NumCPU()), Memory: memory, Disk: memory}
+}
+
+// Run works until ctx ends. Then it takes nothing more, lets what runs go on
+// for the drain time, stops the rest and returns when all of it is reported.
+// A worker that lost its place, since it could not reach the queue, stops what
+// it runs and takes a new one.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.emptyDir(); err != nil {
+		return err
+	}
+	for {
+		place, err := w.register(ctx)
+		if err != nil {
+			return err
+		}
+		w.log.Info("worker is ready", "pool", w.Pool, "slots", w.Slots, "memory", w.Memory.String(), "unfit", w.Unfit)
+		w.serve(ctx, place)
+		if err := place.Close(); err != nil {
+			w.log.Warn("cannot leave the list of workers", "error", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// emptyDir makes the directory and removes what an earlier life left in it.
+func (w *Worker) emptyDir() error {
+	dir := filepath.Join(w.Dir, "output")
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("empty the worker's directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the worker's directory: %w", err)
+	}
+	return nil
+}
+
+// serve takes and runs jobs until ctx has ended and all is drained, or until
+// the place is lost.
+func (w *Worker) serve(ctx context.Context, place *queue.Registration) {
+	taking, endTaking := context.WithCancel(ctx)
+	defer endTaking()
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	reporting, endReports := context.WithCancel(context.WithoutCancel(ctx))
+	defer endReports()
+	listening, endListening := context.WithCancel(context.WithoutCancel(ctx))
+	defer endListening()
+
+	var slots, listener sync.WaitGroup
+	listener.Go(func() {
+		w.listen(listening, place, func() { stop(errLost); endTaking() })
+	})
+	if len(w.Unfit) == 0 {
+		for range w.Slots {
+			slots.Go(func() { w.slot(&slotContexts{taking, running, reporting}, place) })
+		}
+	}
+	<-taking.Done()
+	if ctx.Err() != nil {
+		w.log.Info("worker is stopping", "drain", w.Drain)
+		place.Update(func(me *queue.Worker) { me.Draining = true })
+		defer time.AfterFunc(w.Drain, func() { stop(ErrDrained) }).Stop()
+		defer time.AfterFunc(w.Drain+reportTime, endReports).Stop()
+	}
+	slots.Wait()
+	endListening()
+	listener.Wait()
+}
