@@ -1,0 +1,102 @@
+package api
+
+import (
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// Worker is one worker as the scheduler sees it.
+type Worker struct {
+	ID    string `json:"id"`
+	Pool  string `json:"pool"`
+	State string `json:"state" enum:"ready,draining,unfit"`
+	// Unfit says which limits it cannot enforce and why; it takes no jobs.
+	Unfit []Unfit `json:"unfit,omitempty"`
+	Slots int     `json:"slots"`
+	Busy  int     `json:"busy"`
+	// Largest is the largest job it can take.
+	Largest Size     `json:"largest"`
+	Jobs    []string `json:"jobs,omitempty"`
+	// Images are the digests it has at hand.
+	Images    []string          `json:"images,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Runtime   job.Runtime       `json:"runtime"`
+	StartedAt time.Time         `json:"started_at,omitzero"`
+	SeenAt    time.Time         `json:"seen_at,omitzero"`
+}
+
+// The states of a worker.
+const (
+	WorkerReady    = "ready"
+	WorkerDraining = "draining"
+	WorkerUnfit    = "unfit"
+)
+
+// Unfit is a limit that a worker cannot enforce.
+type Unfit struct {
+	// Limit is the path of the field: "limits.pids".
+	Limit string `json:"limit"`
+	Why   string `json:"why,omitempty"`
+}
+
+// Size is how large a job may be.
+type Size struct {
+	CPU    float64   `json:"cpu"`
+	Memory job.Bytes `json:"memory"`
+}
+
+// Workers is the list of workers.
+type Workers struct {
+	Workers []Worker `json:"workers"`
+}
+
+// Queue counts the jobs of a queue that have not ended.
+type Queue struct {
+	Name      string `json:"name"`
+	Queued    int    `json:"queued"`
+	Running   int    `json:"running"`
+	Retrying  int    `json:"retrying"`
+	Canceling int    `json:"canceling"`
+	// Oldest is when the job that waits longest was accepted.
+	Oldest time.Time `json:"oldest,omitzero"`
+}
+
+// Queues is the list of queues.
+type Queues struct {
+	Queues []Queue `json:"queues"`
+}
+
+// Image is a name that jobs can use.
+type Image struct {
+	Name   string    `json:"name"`
+	Digest string    `json:"digest,omitempty"`
+	Size   job.Bytes `json:"size,omitempty"`
+	// Present says that it is stored here; a catalogue name may still have to
+	// be built.
+	Present bool `json:"present"`
+	// Catalogue says that sandlot knows how to build it.
+	Catalogue   bool      `json:"catalogue,omitempty"`
+	Description string    `json:"description,omitempty"`
+	Languages   []string  `json:"languages,omitempty"`
+	UpdatedAt   time.Time `json:"updated_at,omitzero"`
+}
+
+// Images is the list of images.
+type Images struct {
+	Images []Image `json:"images"`
+}
+
+// Version names what answers.
+type Version struct {
+	Version string `json:"version"`
+	API     string `json:"api"`
+	Go      string `json:"go"`
+}
+
+// Health says whether the scheduler works.
+type Health struct {
+	Status string `json:"status" enum:"ok,failing"`
+	// Checks name what was looked at: "ok" or what is wrong.
+	Checks map[string]string `json:"checks,omitempty"`
+}

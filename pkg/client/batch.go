@@ -1,0 +1,216 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+)
+
+// NewBatch makes an id for a batch. The same id again continues the batch.
+func NewBatch() string { return uuid.NewString() }
+
+// A window of lines is one request.
+const (
+	windowLines = 500
+	windowBytes = 4 << 20
+)
+
+// SubmitMany submits every line of an NDJSON stream as an item of a batch and
+// calls each with what became of it, in order. It holds one window of lines
+// at a time, and repeats a window when the server was away, which is safe: an
+// item is identified by batch and key. The lines go as they are. An error of
+// each ends the submit.
+func (c *Client) SubmitMany(ctx context.Context, batch string, lines io.Reader, each func(api.LineAnswer) error) error {
+	in := bufio.NewReaderSize(lines, 1<<16)
+	for first, done := 1, false; !done; {
+		var window bytes.Buffer
+		n, last := 0, 0
+		for n < windowLines && window.Len() < windowBytes && !done {
+			line, err := in.ReadBytes('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read line %d: %w", first+n, err)
+			}
+			done = err != nil
+			if len(line) == 0 {
+				break
+			}
+			window.Write(bytes.TrimSpace(line))
+			window.WriteByte('\n')
+			n++
+			if len(bytes.TrimSpace(line)) > 0 {
+				last = n
+			}
+		}
+		if last == 0 { // nothing but blank lines
+			first += n
+			continue
+		}
+		if err := c.submitWindow(ctx, batch, first, last, window.Bytes(), each); err != nil {
+			return err
+		}
+		first += n
+	}
+	return nil
+}
+
+// submitWindow submits lines of which the first has the given number in the
+// file, and the last that is not blank the number last in the window.
+func (c *Client) submitWindow(ctx context.Context, batch string, first, last int, window []byte, each func(api.LineAnswer) error) error {
+	told := 0
+	started := time.Now()
+	for {
+		body, err := c.open(ctx, request{
+			method: http.MethodPost, path: path("jobs"), query: url.Values{"batch": {batch}},
+			body: window, contentType: "application/x-ndjson",
+		})
+		if err != nil {
+			return err
+		}
+		err = readLines(body, func(raw []byte) error {
+			var a api.LineAnswer
+			if err := json.Unmarshal(raw, &a); err != nil {
+				return fmt.Errorf("answer %q: %w", raw[:min(len(raw), 100)], err)
+			}
+			if a.Line <= told {
+				return nil
+			}
+			told = a.Line
+			a.Line += first - 1
+			return each(a)
+		})
+		body.Close()
+		var broken *brokenStream
+		switch {
+		case told >= last:
+			return err
+		case err != nil && !errors.As(err, &broken):
+			return err
+		case c.patience <= 0 || time.Since(started) > c.patience+waitStep:
+			return fmt.Errorf("batch %s: the server answered %d of %d lines: %w", batch, told, last, errOrEOF(err))
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Batch counts the jobs of a batch.
+func (c *Client) Batch(ctx context.Context, id string) (api.Batch, error) {
+	var b api.Batch
+	return b, c.call(ctx, request{path: path("batches", id)}, &b)
+}
+
+// ResultOptions say which results of a batch are asked for.
+type ResultOptions struct {
+	// Follow waits for jobs that have not ended yet; the stream ends with the
+	// last one of them.
+	Follow bool
+	// After is the cursor of the last result already known.
+	After string
+	// More, if set, is asked when all known jobs have ended: while it says
+	// true, more items may yet be submitted and the stream goes on. It also
+	// makes a batch that is not known yet worth waiting for.
+	More func() bool
+}
+
+// BatchResults calls each once for every job of the batch that has ended, in
+// the order in which they ended. While following it survives restarts of the
+// server for as long as ctx lasts.
+func (c *Client) BatchResults(ctx context.Context, id string, o ResultOptions, each func(api.BatchResult) error) error {
+	seen := map[string]bool{}
+	after := o.After
+	for {
+		more := o.More != nil && o.More()
+		q := url.Values{"follow": {strconv.FormatBool(o.Follow)}}
+		if after != "" {
+			q.Set("after", after)
+		}
+		r := request{path: path("batches", id, "results"), query: q}
+		if o.Follow {
+			r.patience = forever
+		}
+		err := c.batchResults(ctx, r, func(result api.BatchResult) error {
+			if result.Cursor != "" {
+				after = result.Cursor
+			}
+			if seen[result.ID] {
+				return nil
+			}
+			seen[result.ID] = true
+			return each(result)
+		})
+		var broken *brokenStream
+		var p *api.Problem
+		switch {
+		case errors.As(err, &broken) && o.Follow:
+		case errors.As(err, &p) && p.Status == http.StatusNotFound && more:
+		case err != nil || !more:
+			return err
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) batchResults(ctx context.Context, r request, each func(api.BatchResult) error) error {
+	body, err := c.open(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return readLines(body, func(raw []byte) error {
+		var result api.BatchResult
+		if err := json.Unmarshal(raw, &result); err != nil {
+			return fmt.Errorf("result %q: %w", raw[:min(len(raw), 100)], err)
+		}
+		return each(result)
+	})
+}
+
+// brokenStream says that a stream ended before its end.
+type brokenStream struct{ err error }
+
+func (b *brokenStream) Error() string { return "stream broke: " + b.err.Error() }
+func (b *brokenStream) Unwrap() error { return b.err }
+
+func errOrEOF(err error) error {
+	if err == nil {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// readLines calls each with every line; a line cut short is not told. Blank
+// lines, which keep a quiet connection alive, are skipped.
+func readLines(body io.Reader, each func([]byte) error) error {
+	in := bufio.NewReaderSize(body, 1<<16)
+	for {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			return nil
+		}
+		if err != nil {
+			return &brokenStream{err}
+		}
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+)
+
+// Workers lists the workers.
+func (c *Client) Workers(ctx context.Context) ([]api.Worker, error) {
+	var w api.Workers
+	err := c.call(ctx, request{path: path("workers")}, &w)
+	return w.Workers, err
+}
+
+// Queues lists the queues.
+func (c *Client) Queues(ctx context.Context) ([]api.Queue, error) {
+	var q api.Queues
+	err := c.call(ctx, request{path: path("queues")}, &q)
+	return q.Queues, err
+}
+
+// Images lists the images that are stored, and those of the catalogue.
+func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
+	var i api.Images
+	err := c.call(ctx, request{path: path("images")}, &i)
+	return i.Images, err
+}
+
+// PutImage stores an OCI archive under a name. The progress, if any, is told
+// how many bytes are sent so far.
+func (c *Client) PutImage(ctx context.Context, name string, archive io.Reader, size int64, progress func(sent int64)) (api.Image, error) {
+	var i api.Image
+	r := request{
+		method: http.MethodPut, path: path("images", name), once: true,
+		stream: &meter{reader: archive, progress: progress}, size: size, contentType: "application/x-tar",
+	}
+	return i, c.call(ctx, r, &i)
+}
+
+// DeleteImage forgets a name. Jobs that were accepted with it may fail.
+func (c *Client) DeleteImage(ctx context.Context, name string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: path("images", name)}, nil)
+}
+
+// Version names the server.
+func (c *Client) Version(ctx context.Context) (api.Version, error) {
+	var v api.Version
+	return v, c.call(ctx, request{path: path("version")}, &v)
+}
+
+// Health asks once whether the server is ready to accept jobs.
+func (c *Client) Health(ctx context.Context) (api.Health, error) {
+	var h api.Health
+	return h, c.call(ctx, request{path: "/readyz", once: true}, &h)
+}
+
+// meter counts what is read.
+type meter struct {
+	reader   io.Reader
+	progress func(int64)
+	sent     int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.reader.Read(p)
+	m.sent += int64(n)
+	if m.progress != nil && n > 0 {
+		m.progress(m.sent)
+	}
+	return n, err
+}

@@ -1,0 +1,129 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
+)
+
+// answer is the job as a client sees it. The first answer with the result is
+// the last of the ten steps.
+func (s *Scheduler) answer(ctx context.Context, rec job.Record) (api.Job, error) {
+	v := api.Job{
+		ID: rec.ID, State: rec.State, Key: rec.Key, Batch: rec.Batch, IdempotencyKey: rec.IdempotencyKey,
+		Image: rec.Image, Queue: rec.Queue, Priority: rec.Priority, Labels: rec.Labels,
+		AcceptedAt: rec.AcceptedAt, UpdatedAt: rec.UpdatedAt, ExpiresAt: rec.ExpiresAt,
+		Timings: rec.Timings, Attempts: rec.Attempts, Worker: rec.Worker, TraceID: telemetry.TraceIDOf(rec.TraceParent),
+	}
+	var err error
+	if v.Limits, err = s.limitsOf(ctx, rec); err != nil {
+		return api.Job{}, err
+	}
+	if r := rec.Result; r != nil {
+		v.Verdict, v.Steps, v.Artifacts = &r.Verdict, r.Steps, r.Artifacts
+		if r.Applied != (job.Applied{}) {
+			v.Applied = &r.Applied
+		}
+		if r.Runtime != (job.Runtime{}) {
+			v.Runtime = &r.Runtime
+		}
+	}
+	if rec.State.Final() {
+		v.Timings.Answer = s.index.answered(rec.ID, time.Now().UTC())
+	}
+	return v, nil
+}
+
+// wait returns the record once it is final, or as it stands when d is over or
+// the scheduler stops. changes must have been watched before the record was
+// read.
+func (s *Scheduler) wait(ctx context.Context, rec job.Record, changes <-chan struct{}, d time.Duration) (job.Record, error) {
+	if rec.State.Final() || d <= 0 {
+		return rec, nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return rec, context.Cause(ctx)
+		case <-timer.C:
+			return s.record(ctx, rec.ID)
+		case <-s.stopping:
+			return s.record(ctx, rec.ID)
+		case <-changes:
+		}
+		if state, known := s.index.state(rec.ID); known && !state.Final() {
+			continue
+		}
+		current, err := s.record(ctx, rec.ID)
+		if err != nil || current.State.Final() {
+			return current, err
+		}
+	}
+}
+
+// limitsOf are the limits as asked. They stand in the spec, which of a large
+// job is an object: what was read once is remembered for a while.
+func (s *Scheduler) limitsOf(ctx context.Context, rec job.Record) (job.Limits, error) {
+	if rec.Spec != nil {
+		return rec.Spec.Limits, nil
+	}
+	if l, ok := s.limits.get(rec.ID); ok {
+		return l, nil
+	}
+	object, _, err := s.Queue.Open(ctx, queue.Inputs, rec.SpecRef)
+	if errors.Is(err, job.ErrNotFound) && rec.Result != nil {
+		return rec.Result.Applied.Limits, nil // inputs of a job that has ended may be cleared away
+	}
+	if err != nil {
+		return job.Limits{}, fmt.Errorf("open spec of job %s: %w", rec.ID, err)
+	}
+	defer object.Close()
+	var spec struct {
+		Limits job.Limits `json:"limits"`
+	}
+	if err := json.NewDecoder(object).Decode(&spec); err != nil {
+		return job.Limits{}, fmt.Errorf("read spec of job %s: %w", rec.ID, err)
+	}
+	s.limits.put(rec.ID, spec.Limits)
+	return spec.Limits, nil
+}
+
+// limitCache remembers the limits of jobs of late.
+type limitCache struct {
+	mu         sync.Mutex
+	young, old map[string]job.Limits
+}
+
+// halfCache is how many jobs each half of the cache holds.
+const halfCache = 8192
+
+func newLimitCache() *limitCache { return &limitCache{young: map[string]job.Limits{}} }
+
+func (c *limitCache) put(id string, l job.Limits) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.young) >= halfCache {
+		c.young, c.old = map[string]job.Limits{}, c.young
+	}
+	c.young[id] = l
+}
+
+func (c *limitCache) get(id string) (job.Limits, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l, ok := c.young[id]; ok {
+		return l, true
+	}
+	l, ok := c.old[id]
+	return l, ok
+}

@@ -1,0 +1,383 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
+)
+
+// handler answers a request, or returns why it cannot; the error table says
+// what the client sees then.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// Media types of bodies.
+const (
+	typeJSON   = "application/json"
+	typeNDJSON = "application/x-ndjson"
+	typeEvents = "text/event-stream"
+	typeBytes  = "application/octet-stream"
+)
+
+const (
+	// bodyTime is how long one submit may take to arrive, and how long a
+	// stream may be silent.
+	bodyTime = time.Minute
+	// writeTime is how long a client may leave a piece of an answer unread.
+	writeTime = time.Minute
+	// bodyCost is what one request with a body takes of Config.Buffer at most.
+	bodyCost = api.MaxBody
+)
+
+func (s *Scheduler) handleSubmit(w http.ResponseWriter, r *http.Request) error {
+	received := time.Now().UTC()
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if r.Header.Get("Content-Type") == "" {
+		media, err = typeJSON, nil
+	}
+	switch {
+	case err == nil && (media == typeNDJSON || media == "application/jsonl" || media == "application/x-jsonlines"):
+		return s.handleBatchSubmit(w, r)
+	case err != nil || media != typeJSON:
+		return api.NewProblem(http.StatusUnsupportedMediaType, api.TypeSyntax, "Content-Type is %q; send %s, or %s for many", clean(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
+	}
+	wait, err := s.waitOf(r)
+	if err != nil {
+		return err
+	}
+	body, release, err := s.body(w, r)
+	if err != nil {
+		return err
+	}
+	in, problem := api.DecodeSubmit(body)
+	release()
+	if problem == nil {
+		problem = singleOnly(in, false)
+	}
+	if problem != nil {
+		return problem
+	}
+	if err := keyOf(r, &in); err != nil {
+		return err
+	}
+	rec, err := s.Submit(telemetry.Extract(r.Context(), r.Header), in, Origin{Received: received})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v1/jobs/"+rec.ID)
+	return s.answerWithin(w, r, rec, wait)
+}
+
+func (s *Scheduler) handleGet(w http.ResponseWriter, r *http.Request) error {
+	wait, err := s.waitOf(r)
+	if err != nil {
+		return err
+	}
+	changes, stop := s.index.watch(r.PathValue("id"))
+	defer stop()
+	rec, err := s.record(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if rec, err = s.wait(r.Context(), rec, changes, wait); err != nil {
+		return err
+	}
+	return s.writeJob(w, r, http.StatusOK, rec)
+}
+
+// answerWithin answers with the job once it has ended, or as it stands when
+// the wait is over.
+func (s *Scheduler) answerWithin(w http.ResponseWriter, r *http.Request, rec job.Record, wait time.Duration) error {
+	if wait > 0 && !rec.State.Final() {
+		changes, stop := s.index.watch(rec.ID)
+		defer stop()
+		current, err := s.record(r.Context(), rec.ID)
+		if err != nil {
+			return err
+		}
+		if rec, err = s.wait(r.Context(), current, changes, wait); err != nil {
+			return err
+		}
+	}
+	return s.writeJob(w, r, statusOf(rec.State), rec)
+}
+
+func (s *Scheduler) writeJob(w http.ResponseWriter, r *http.Request, status int, rec job.Record) error {
+	ctx, _ := s.Telemetry.Job(telemetry.WithTraceParent(r.Context(), rec.TraceParent))
+	_, stage := telemetry.Start(ctx, telemetry.Answer)
+	v, err := s.answer(ctx, rec)
+	if err == nil {
+		err = writeJSON(w, status, v)
+	}
+	if rec.State.Final() {
+		stage.End(err)
+	}
+	return err
+}
+
+func (s *Scheduler) handleList(w http.ResponseWriter, r *http.Request) error {
+	f, err := filterOf(r)
+	if err != nil {
+		return err
+	}
+	if err := s.ready(r.Context()); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, s.index.list(f))
+}
+
+func (s *Scheduler) handleCancel(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.record(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	rec, err := s.Queue.Cancel(r.Context(), s.Tenant, r.PathValue("id"))
+	if err != nil && !errors.Is(err, job.ErrStale) {
+		return fmt.Errorf("cancel job %s: %w", r.PathValue("id"), err)
+	}
+	return s.writeJob(w, r, http.StatusOK, rec)
+}
+
+func (s *Scheduler) handleRemove(w http.ResponseWriter, r *http.Request) error {
+	rec, err := s.record(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := s.Queue.Remove(r.Context(), s.Tenant, rec.ID); err != nil {
+		return fmt.Errorf("remove job %s: %w", rec.ID, err)
+	}
+	if rec.SpecRef != "" {
+		if err := s.Queue.Delete(r.Context(), queue.Inputs, rec.SpecRef); err != nil {
+			s.log.WarnContext(r.Context(), "input of a removed job is left behind", "job", rec.ID, "error", err)
+		}
+	}
+	s.index.removed(rec.ID)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// problemOf is the one table of errors.
+func (s *Scheduler) problemOf(r *http.Request, err error) *api.Problem {
+	var p *api.Problem
+	var full *queue.FullError
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &tooLarge):
+		return api.TooLarge()
+	case errors.Is(err, job.ErrNotFound):
+		return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "%s", notFoundText(r))
+	case errors.Is(err, job.ErrConflict):
+		return api.NewProblem(http.StatusConflict, api.TypeConflict, "the key belongs to a job with another body; send the same body again, or choose another key")
+	case errors.Is(err, job.ErrNotFinal):
+		return api.NewProblem(http.StatusConflict, api.TypeNotFinal, "the job has not ended yet; cancel it first, or wait for its end")
+	case errors.As(err, &full):
+		return busy(http.StatusTooManyRequests, api.TypeFull, full.RetryAfter, "%s", full.What)
+	case errors.Is(err, job.ErrFull):
+		return busy(http.StatusTooManyRequests, api.TypeFull, time.Second, "the queue is full")
+	case errors.Is(err, queue.ErrTooLarge):
+		return api.NewProblem(http.StatusRequestEntityTooLarge, api.TypeTooLarge, "labels, names and keys are too large together")
+	case r.Context().Err() != nil:
+		return api.NewProblem(499, api.TypeUnavailable, "the client went away")
+	case s.Queue.Healthy(context.WithoutCancel(r.Context())) != nil:
+		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "the queue cannot be reached at the moment")
+	}
+	return api.NewProblem(http.StatusInternalServerError, api.TypeInternal, "something failed on our side; the server's log has the cause")
+}
+
+func busy(status int, kind string, after time.Duration, format string, args ...any) *api.Problem {
+	p := api.NewProblem(status, kind, format, args...)
+	p.RetryAfter = job.MillisOf(max(after, time.Millisecond))
+	return p
+}
+
+func notFoundText(r *http.Request) string {
+	if id := r.PathValue("id"); id != "" {
+		return fmt.Sprintf("there is no %q here; it never was, was removed, or has expired", clean(id))
+	}
+	if name := r.PathValue("name"); name != "" {
+		return fmt.Sprintf("there is no image %q here", clean(name))
+	}
+	return "there is nothing at this address"
+}
+
+// clean shortens what a client sent.
+func clean(text string) string {
+	if len(text) > 100 {
+		text = text[:100] + "…"
+	}
+	return strings.ToValidUTF8(text, "?")
+}
+
+// writeError answers with a problem, unless the answer has begun: then the
+// connection is cut, so that the client does not take a part for the whole.
+func (s *Scheduler) writeError(w *response, r *http.Request, err error) {
+	p := s.problemOf(r, err)
+	if p.Status >= 500 && p.Type == api.TypeInternal {
+		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	if w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	if r.Method == http.MethodPost && r.PathValue("id") == "" {
+		s.metrics.refused.WithLabelValues(strconv.Itoa(p.Status)).Inc()
+	}
+	for k, v := range p.GetHeaders() {
+		w.Header()[k] = v
+	}
+	w.Header().Set("Content-Type", api.ProblemType)
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	data, err := encode(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	_, err = w.Write(data)
+	return err
+}
+
+// encode is one line of JSON with < and & as they are.
+func encode(v any) ([]byte, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return []byte(b.String()), nil
+}
+
+// body reads a body of bounded size, in bounded time, within what all bodies
+// may take together.
+func (s *Scheduler) body(w http.ResponseWriter, r *http.Request) (data []byte, release func(), err error) {
+	cost := int64(bodyCost)
+	if r.ContentLength >= 0 {
+		if r.ContentLength > api.MaxBody {
+			return nil, nil, api.TooLarge()
+		}
+		cost = r.ContentLength
+	}
+	if release, err = s.reserve(r.Context(), cost); err != nil {
+		return nil, nil, err
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	if err != nil {
+		release()
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, nil, err
+		}
+		return nil, nil, api.NewProblem(http.StatusBadRequest, api.TypeSyntax, "the body did not arrive whole: %v", err)
+	}
+	return data, release, nil
+}
+
+// reserve takes room for a body, and refuses when none comes free soon.
+func (s *Scheduler) reserve(ctx context.Context, cost int64) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.buffers.Acquire(ctx, cost); err != nil {
+		return nil, busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "too many large requests at once")
+	}
+	return func() { s.buffers.Release(cost) }, nil
+}
+
+// ready waits until the index knows all that was there at the start.
+func (s *Scheduler) ready(ctx context.Context) error {
+	timer := time.NewTimer(10 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-s.index.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, 2*time.Second, "the scheduler has just started and is still reading its records")
+	}
+}
+
+// waitOf reads ?wait=, a duration such as 10s, or seconds.
+func (s *Scheduler) waitOf(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("wait")
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if seconds, errNumber := strconv.Atoi(text); errNumber == nil {
+		d, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || d < 0 {
+		return 0, invalid("wait", clean(text), "write a duration such as 10s")
+	}
+	return min(d, s.MaxWait), nil
+}
+
+// keyOf takes the idempotency key from the header where the body has none.
+func keyOf(r *http.Request, in *api.Submit) error {
+	key := r.Header.Get("Idempotency-Key")
+	switch {
+	case key == "":
+	case in.IdempotencyKey != "" && in.IdempotencyKey != key:
+		return invalid("idempotency_key", in.IdempotencyKey, "differs from the header Idempotency-Key; say it once")
+	case len(key) > api.MaxKey:
+		return invalid("Idempotency-Key", clean(key), "must be at most %d bytes", api.MaxKey)
+	default:
+		in.IdempotencyKey = key
+	}
+	return nil
+}
+
+func filterOf(r *http.Request) (filter, error) {
+	q := r.URL.Query()
+	f := filter{
+		state: job.State(q.Get("state")), queue: q.Get("queue"), batch: q.Get("batch"), reason: job.Reason(q.Get("reason")),
+		labels: map[string]string{}, limit: 50,
+	}
+	if f.state != "" && !f.state.Known() {
+		return f, invalid("state", clean(string(f.state)), "is not a state; there are %v", job.States())
+	}
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return f, invalid("limit", clean(text), "must be between 1 and 1000")
+		}
+		f.limit = n
+	}
+	for _, label := range q["label"] {
+		k, v, ok := strings.Cut(label, "=")
+		if !ok {
+			return f, invalid("label", clean(label), "write name=value")
+		}
+		f.labels[k] = v
+	}
+	if text := q.Get("cursor"); text != "" {
+		var ok bool
+		if f.before, ok = parsePosition(text); !ok {
+			return f, invalid("cursor", clean(text), "is not a cursor; take next of the page before")
+		}
+	}
+	return f, nil
+}
+
+// newBatch makes an id for a batch whose client gave none.
+func newBatch() string { return uuid.NewString() }

@@ -1,0 +1,94 @@
+package scheduler
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
+)
+
+// metrics are what Prometheus is told. Counts of jobs come from the index at
+// the moment of asking.
+type metrics struct {
+	registry *prometheus.Registry
+	accepted *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(s *Scheduler) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"queue"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused."}, []string{"code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: telemetry.MetricHTTPSeconds, Help: "Time from request to answer, waits included.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route", "code"}),
+	}
+	m.registry.MustRegister(m.accepted, m.refused, m.seconds, view{s},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func (m *metrics) observe(route string, status int, d time.Duration) {
+	m.seconds.WithLabelValues(route, strconv.Itoa(status)).Observe(d.Seconds())
+}
+
+// view collects what the scheduler sees.
+type view struct{ s *Scheduler }
+
+var (
+	descFinal   = prometheus.NewDesc(telemetry.MetricFinal, "Jobs that ended since the start.", []string{"state", "blame", "reason"}, nil)
+	descBacklog = prometheus.NewDesc(telemetry.MetricBacklog, "Jobs that have not ended.", []string{"pool", "queue", "state"}, nil)
+	descRecords = prometheus.NewDesc(telemetry.MetricRecords, "Jobs that lists know.", nil, nil)
+	descWorkers = prometheus.NewDesc(telemetry.MetricWorkers, "Registered workers.", []string{"pool", "state"}, nil)
+	descSlots   = prometheus.NewDesc(telemetry.MetricSlots, "Slots of a worker.", []string{"pool", "worker"}, nil)
+	descBusy    = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (v view) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (v view) Collect(out chan<- prometheus.Metric) {
+	x := v.s.index
+	pool := v.s.Queue.Pool()
+	x.mu.RLock()
+	for k, n := range x.finals {
+		out <- prometheus.MustNewConstMetric(descFinal, prometheus.CounterValue, float64(n), string(k.state), string(k.blame), string(k.reason))
+	}
+	for name, q := range x.queues {
+		for state, n := range q.states {
+			if !state.Final() {
+				out <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(n), pool, name, string(state))
+			}
+		}
+	}
+	out <- prometheus.MustNewConstMetric(descRecords, prometheus.GaugeValue, float64(len(x.entries)))
+	x.mu.RUnlock()
+
+	kinds := map[[2]string]int{}
+	for _, w := range v.s.workers.all() {
+		one := viewWorker(w)
+		kinds[[2]string{one.Pool, one.State}]++
+		out <- prometheus.MustNewConstMetric(descSlots, prometheus.GaugeValue, float64(one.Slots), one.Pool, one.ID)
+		out <- prometheus.MustNewConstMetric(descBusy, prometheus.GaugeValue, float64(one.Busy), one.Pool, one.ID)
+	}
+	for k, n := range kinds {
+		out <- prometheus.MustNewConstMetric(descWorkers, prometheus.GaugeValue, float64(n), k[0], k[1])
+	}
+}

@@ -1,0 +1,250 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/yaml"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// operation describes a route for a reader.
+type operation struct {
+	id, tag, summary, text string
+	// query are the parameters beside those in the path.
+	query []param
+	// in are bodies by media type, out the answers by status.
+	in  []body
+	out map[int]body
+}
+
+// param is a parameter: its name, where it is, its type and what it means.
+type param struct {
+	name, in string
+	example  any
+	text     string
+	many     bool
+}
+
+// body is a media type and an example of the Go type behind it.
+type body struct {
+	media string
+	of    any
+	text  string
+}
+
+func query(name string, example any, text string) param {
+	return param{name: name, in: "query", example: example, text: text}
+}
+
+// table lists all routes.
+func (s *Scheduler) table() []route {
+	wait := query("wait", "", "Hold the answer back until the job has ended, at most this long: 10s.")
+	follow := query("follow", false, "Stay until the end.")
+	jobBody := body{typeJSON, api.Job{}, "The job."}
+	raw := body{typeBytes, nil, "The bytes."}
+	submitOut := map[int]body{
+		200: {typeJSON, api.Job{}, "The job has ended. For a batch: a line per line of the request, in order."},
+		202: {typeJSON, api.Job{}, "The job is accepted, and durable."},
+	}
+	none := map[int]body{204: {text: "Done."}}
+	ok := func(of any) map[int]body { return map[int]body{200: {typeJSON, of, "OK"}} }
+
+	return []route{
+		{"POST", "/v1/jobs", s.handleSubmit, false, operation{
+			"submit", "jobs", "Submit a job, or a batch of jobs",
+			"One job as JSON, or a batch as NDJSON with a submit and its key per line. A batch is answered line by line while it is read; a line that is refused does not stop the others. Sending a batch again under the same id is harmless: an item is identified by batch and key.",
+			[]param{wait, query("batch", "", "Of NDJSON: the id of the batch; made up if absent, see the header Sandlot-Batch."),
+				{"Idempotency-Key", "header", "", "As idempotency_key in the body.", false},
+				{"traceparent", "header", "", "W3C trace context; the job's trace joins it.", false}},
+			[]body{{typeJSON, api.Submit{}, ""}, {typeNDJSON, nil, ""}}, submitOut,
+		}},
+		{"GET", "/v1/jobs", s.handleList, false, operation{
+			"list", "jobs", "List jobs, newest first", "The newest jobs that the server keeps in mind; dropped counts those that it does not.",
+			[]param{query("state", "", "Only jobs in this state."), query("queue", "", "Only this queue."), query("batch", "", "Only this batch."),
+				query("reason", "", "Only jobs whose verdict has this reason."), {"label", "query", "", "Only jobs with this label, name=value; may repeat.", true},
+				query("limit", 50, "Jobs on a page, at most 1000."), query("cursor", "", "The next of the page before.")},
+			nil, ok(api.List{}),
+		}},
+		{"GET", "/v1/jobs/{id}", s.handleGet, false, operation{"get", "jobs", "Get a job", "", []param{wait}, nil, map[int]body{200: jobBody}}},
+		{"DELETE", "/v1/jobs/{id}", s.handleRemove, false, operation{"remove", "jobs", "Remove a job that has ended", "Its outputs, artifacts and log go as well.", nil, nil, none}},
+		{"POST", "/v1/jobs/{id}/cancel", s.handleCancel, false, operation{"cancel", "jobs", "Cancel a job", "A job that waits is canceled at once, one that runs becomes canceling. One that has ended stays as it is.", nil, nil, map[int]body{200: jobBody}}},
+		{"GET", "/v1/jobs/{id}/logs", s.handleLogs, false, operation{
+			"logs", "jobs", "Follow the output of a job",
+			"Server-sent events: chunk (see LogChunk), and end when all is told. From the start, or after Last-Event-ID.",
+			[]param{follow, {"Last-Event-ID", "header", "", "Go on after this event.", false}}, nil, map[int]body{200: {typeEvents, nil, "Events."}},
+		}},
+		{"GET", "/v1/jobs/{id}/artifacts", s.handleArtifacts, false, operation{"artifacts", "jobs", "List what a job left behind", "", nil, nil, ok(api.Artifacts{})}},
+		{"GET", "/v1/jobs/{id}/artifacts/{path...}", s.handleArtifact, false, operation{"artifact", "jobs", "Get a file that a job left behind", "", nil, nil, map[int]body{200: raw}}},
+		{"GET", "/v1/jobs/{id}/steps/{step}/{stream}", s.handleOutput, false, operation{"output", "jobs", "Get all that a step wrote", "The step by name or counted from 0; stream is stdout or stderr.", nil, nil, map[int]body{200: raw}}},
+		{"GET", "/v1/jobs/{id}/trace", s.handleTrace, false, operation{"trace", "jobs", "Get the trace of a job", "", nil, nil, ok(api.Trace{})}},
+		{"GET", "/v1/jobs/{id}/explain", s.handleExplain, false, operation{"explain", "jobs", "Say why a job stands where it stands", "", nil, nil, ok(api.Explain{})}},
+		{"GET", "/v1/batches/{id}", s.handleBatch, false, operation{"batch", "batches", "Count the jobs of a batch", "", nil, nil, ok(api.Batch{})}},
+		{"GET", "/v1/batches/{id}/results", s.handleResults, false, operation{
+			"results", "batches", "Stream the results of a batch",
+			"A line (see BatchResult) for each job that has ended, in the order in which they did, each once. With follow the stream ends with the last job of the batch; blank lines keep it alive.",
+			[]param{follow, query("after", "", "The cursor of the last line already known. After a restart of the server some may come again.")}, nil,
+			map[int]body{200: {typeNDJSON, nil, "Lines."}},
+		}},
+		{"GET", "/v1/workers", s.handleWorkers, false, operation{"workers", "system", "List workers", "", nil, nil, ok(api.Workers{})}},
+		{"GET", "/v1/queues", s.handleQueues, false, operation{"queues", "system", "List queues", "", nil, nil, ok(api.Queues{})}},
+		{"GET", "/v1/images", s.handleImages, false, operation{"images", "images", "List images", "Those that are stored, and those of the catalogue that could be.", nil, nil, ok(api.Images{})}},
+		{"PUT", "/v1/images/{name...}", s.handlePutImage, false, operation{"putImage", "images", "Store an image under a name", "An OCI layout or the output of docker save, as a tar.", nil, []body{{"application/x-tar", nil, ""}}, ok(api.Image{})}},
+		{"DELETE", "/v1/images/{name...}", s.handleDeleteImage, false, operation{"deleteImage", "images", "Forget the name of an image", "The image goes with its last name.", nil, nil, none}},
+		{"GET", "/v1/version", s.handleVersion, false, operation{"version", "system", "Name the server", "", nil, nil, ok(api.Version{})}},
+		{"GET", "/metrics", s.handleMetrics, false, operation{"metrics", "system", "Metrics for Prometheus", "", nil, nil, map[int]body{200: {"text/plain", nil, "Metrics."}}}},
+		{"GET", "/healthz", s.handleHealth, true, operation{"healthz", "system", "Say that the process lives", "", nil, nil, ok(api.Health{})}},
+		{"GET", "/readyz", s.handleReady, true, operation{"readyz", "system", "Say whether jobs can be accepted", "", nil, nil, map[int]body{200: {typeJSON, api.Health{}, "Ready."}, 503: {typeJSON, api.Health{}, "Not ready."}}}},
+	}
+}
+
+// schemas is where references to schemas point.
+const schemas = "#/components/schemas/"
+
+// schemaName tells apart types that have one name in Go: what is asked for
+// and what is answered.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case reflect.TypeFor[api.Limits]():
+		return "SubmitLimits"
+	case reflect.TypeFor[api.StepLimits]():
+		return "SubmitStepLimits"
+	case reflect.TypeFor[api.Step]():
+		return "SubmitStep"
+	case reflect.TypeFor[job.Image]():
+		return "JobImage"
+	}
+	return huma.DefaultSchemaNamer(t, hint)
+}
+
+// newDocument describes the routes in OpenAPI 3.1.
+func newDocument(table []route, version string) *huma.OpenAPI {
+	registry := huma.NewMapRegistry(schemas, schemaName)
+	d := &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title: "Sandlot", Version: version, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			Description: "A distributed job queue of sandbox workers: submit untrusted programs, get right and complete results.",
+		},
+		Tags: []*huma.Tag{{Name: "jobs"}, {Name: "batches"}, {Name: "images"}, {Name: "system"}},
+		Components: &huma.Components{
+			Schemas:         registry,
+			SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}},
+		},
+		Security: []map[string][]string{{"token": {}}},
+	}
+	for _, one := range []any{api.LogChunk{}, api.LineAnswer{}, api.BatchResult{}} {
+		schemaOf(registry, one)
+	}
+	for _, r := range table {
+		d.AddOperation(r.describe(registry))
+	}
+	amend(registry)
+	return d
+}
+
+func schemaOf(registry huma.Registry, of any) *huma.Schema {
+	if of == nil {
+		return &huma.Schema{Type: huma.TypeString}
+	}
+	return registry.Schema(reflect.TypeOf(of), true, "")
+}
+
+func (r route) describe(registry huma.Registry) *huma.Operation {
+	path := strings.ReplaceAll(r.path, "...}", "}")
+	op := &huma.Operation{
+		OperationID: r.doc.id, Method: r.method, Path: path, Summary: r.doc.summary, Description: r.doc.text,
+		Tags: []string{r.doc.tag}, Responses: map[string]*huma.Response{},
+	}
+	if r.open {
+		op.Security = []map[string][]string{{}}
+	}
+	for _, piece := range strings.Split(path, "/") {
+		if name, ok := strings.CutPrefix(piece, "{"); ok {
+			op.Parameters = append(op.Parameters, &huma.Param{Name: strings.TrimSuffix(name, "}"), In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}})
+		}
+	}
+	for _, p := range r.doc.query {
+		schema := huma.SchemaFromType(registry, reflect.TypeOf(p.example))
+		if p.many {
+			schema = &huma.Schema{Type: huma.TypeArray, Items: schema}
+		}
+		op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: p.in, Description: p.text, Schema: schema})
+	}
+	for _, in := range r.doc.in {
+		if op.RequestBody == nil {
+			op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
+		}
+		op.RequestBody.Content[in.media] = &huma.MediaType{Schema: schemaOf(registry, in.of)}
+	}
+	for status, out := range r.doc.out {
+		answer := &huma.Response{Description: out.text}
+		if out.media != "" {
+			answer.Content = map[string]*huma.MediaType{out.media: {Schema: schemaOf(registry, out.of)}}
+		}
+		op.Responses[strconv.Itoa(status)] = answer
+	}
+	op.Responses["default"] = &huma.Response{
+		Description: "What is wrong, and what to do about it.",
+		Content:     map[string]*huma.MediaType{api.ProblemType: {Schema: schemaOf(registry, api.Problem{})}},
+	}
+	return op
+}
+
+// amend says what Go types cannot: that sizes and durations may be texts,
+// that a duration may lose its suffix, that answers may gain fields, and that
+// an exit code may be null.
+func amend(registry huma.Registry) {
+	for name, schema := range registry.Map() {
+		if !strings.HasPrefix(name, "Submit") && name != "File" {
+			schema.AdditionalProperties = nil
+		}
+	}
+	registry.SchemaFromRef(schemas + "StepResult").Properties["exit_code"].Nullable = true
+	either := func(text string) *huma.Schema {
+		return &huma.Schema{Description: text, OneOf: []*huma.Schema{{Type: huma.TypeInteger, Format: "int64"}, {Type: huma.TypeString}}}
+	}
+	for _, name := range []string{"SubmitLimits", "SubmitStepLimits"} {
+		schema := registry.SchemaFromRef(schemas + name)
+		for field, old := range schema.Properties {
+			switch field {
+			case "memory", "disk", "output", "wall_ms", "cpu_time_ms":
+				schema.Properties[field] = either(old.Description)
+			}
+		}
+		for _, field := range []string{"wall", "cpu_time"} {
+			schema.Properties[field] = &huma.Schema{Type: huma.TypeString, Description: "As " + field + "_ms, as a text such as 10s. Not both."}
+		}
+	}
+}
+
+// serveDocument serves the description, ready made.
+func (s *Scheduler) serveDocument(mux *http.ServeMux, d *huma.OpenAPI) {
+	asJSON, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // plain data, built from code alone: a test would have seen it
+	}
+	var asYAML strings.Builder
+	if err := yaml.Convert(&asYAML, strings.NewReader(string(asJSON))); err != nil {
+		panic(err)
+	}
+	for path, one := range map[string]struct{ media, text string }{
+		"/openapi.json": {"application/openapi+json", string(asJSON)},
+		"/openapi.yaml": {"application/openapi+yaml", asYAML.String()},
+	} {
+		mux.Handle("GET "+path, s.serve(route{path: path, open: true, handle: func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Content-Type", one.media)
+			_, err := w.Write([]byte(one.text))
+			return err
+		}}))
+	}
+}

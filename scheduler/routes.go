@@ -1,0 +1,141 @@
+package scheduler
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+)
+
+// route is one operation of the API: where, what answers, and how it is
+// described.
+type route struct {
+	method string
+	// path is a pattern of net/http.
+	path   string
+	handle handler
+	// open routes ask for no token.
+	open bool
+	doc  operation
+}
+
+// routes serves everything.
+func (s *Scheduler) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range s.table() {
+		mux.Handle(r.method+" "+r.path, s.serve(r))
+	}
+	document := newDocument(s.table(), s.Version)
+	s.serveDocument(mux, document)
+	mux.Handle("/", s.serve(route{path: "/", handle: handleNothing, open: true}))
+	return mux
+}
+
+func handleNothing(http.ResponseWriter, *http.Request) error {
+	return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "there is nothing at this address; /openapi.json says what there is")
+}
+
+// serve puts around a handler what all have in common.
+func (s *Scheduler) serve(r route) http.Handler {
+	return http.HandlerFunc(func(raw http.ResponseWriter, req *http.Request) {
+		started := time.Now()
+		w := &response{ResponseWriter: raw}
+		defer func() { s.metrics.observe(r.path, w.status, time.Since(started)) }()
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if !r.open && !s.authorized(req) {
+			s.writeError(w, req, api.NewProblem(http.StatusUnauthorized, api.TypeUnauthorized, "the token is missing or wrong; send the header Authorization: Bearer TOKEN"))
+			return
+		}
+		if err := r.handle(w, req); err != nil {
+			s.writeError(w, req, err)
+		}
+	})
+}
+
+// authorized compares digests, so that the time taken tells nothing of the
+// token, nor of its length.
+func (s *Scheduler) authorized(r *http.Request) bool {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(s.Token))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+// response knows whether an answer has begun.
+type response struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader notes the status.
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write begins the answer if nothing has.
+func (w *response) Write(data []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(data)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (s *Scheduler) handleWorkers(w http.ResponseWriter, _ *http.Request) error {
+	list := []api.Worker{}
+	for _, one := range s.workers.all() {
+		list = append(list, viewWorker(one))
+	}
+	return writeJSON(w, http.StatusOK, api.Workers{Workers: list})
+}
+
+func (s *Scheduler) handleQueues(w http.ResponseWriter, r *http.Request) error {
+	if err := s.ready(r.Context()); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, api.Queues{Queues: s.index.queueList()})
+}
+
+func (s *Scheduler) handleVersion(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, api.Version{Version: s.Version, API: "v1", Go: runtime.Version()})
+}
+
+// handleHealth says that the process lives.
+func (s *Scheduler) handleHealth(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, api.Health{Status: "ok"})
+}
+
+// handleReady says whether jobs can be accepted and answered.
+func (s *Scheduler) handleReady(w http.ResponseWriter, r *http.Request) error {
+	h := api.Health{Status: "ok", Checks: map[string]string{"queue": "ok", "index": "ok"}}
+	status := http.StatusOK
+	fail := func(check, why string) {
+		h.Status, h.Checks[check], status = "failing", why, http.StatusServiceUnavailable
+	}
+	if err := s.Queue.Healthy(r.Context()); err != nil {
+		s.log.WarnContext(r.Context(), "not ready", "error", err)
+		fail("queue", "cannot be reached")
+	}
+	if !s.isReady() {
+		fail("index", "records are being read")
+	}
+	select {
+	case <-s.stopping:
+		fail("scheduler", "is stopping")
+	default:
+	}
+	return writeJSON(w, status, h)
+}
+
+func (s *Scheduler) handleMetrics(w http.ResponseWriter, r *http.Request) error {
+	s.metrics.handler().ServeHTTP(w, r)
+	return nil
+}
