@@ -1,0 +1,121 @@
+package main
+
+import (
+	"net"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// The settings of the roles. `up` is a scheduler and a worker on an embedded
+// NATS, so it shares theirs; what follows from that is set in upConfig.
+
+func defaultScheduler() schedulerConfig {
+	return schedulerConfig{Listen: "127.0.0.1:7455", Retention: 24 * time.Hour}
+}
+
+func defaultWorker(drain time.Duration) workerConfig {
+	return workerConfig{
+		Pool: "main", Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: os.Getenv("SANDLOT_RUNTIME_DIR"),
+	}
+}
+
+// schedulerConfig is how a scheduler is set up.
+type schedulerConfig struct {
+	// Listen is the address of the HTTP API.
+	Listen string
+	// Retention is how long results are kept.
+	Retention time.Duration
+}
+
+func (c *schedulerConfig) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", c.Listen, "address of the HTTP API")
+	f.DurationVar(&c.Retention, "retention", c.Retention, "how long results are kept")
+	withEnv(f, "listen", "retention")
+}
+
+func (c *schedulerConfig) wrong() problems {
+	var p problems
+	p.checkAddress("--listen", c.Listen)
+	p.check(c.Retention >= time.Minute, "--retention %s: write at least 1m", c.Retention)
+	return p
+}
+
+// workerConfig is how a worker is set up.
+type workerConfig struct {
+	// ID names the worker among all; made of host and data directory if empty.
+	ID string
+	// Pool is the pool that it takes jobs from.
+	Pool string
+	// Slots is how many jobs it runs at once.
+	Slots int
+	// Containerd is the socket of the host's containerd; empty for one of
+	// our own.
+	Containerd string
+	// RuntimeDir is where runsc, containerd and the rest are looked for first.
+	RuntimeDir string
+	// Drain is how long running jobs may go on after the worker is told to stop.
+	Drain time.Duration
+}
+
+func (c *workerConfig) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.ID, "id", c.ID, "name of this worker, unique among all (default: from host and data directory)")
+	f.StringVar(&c.Pool, "pool", c.Pool, "pool to take jobs from")
+	f.IntVar(&c.Slots, "slots", c.Slots, "how many jobs to run at once")
+	f.StringVar(&c.Containerd, "containerd", c.Containerd, "socket of the host's containerd (default: start one of our own)")
+	f.StringVar(&c.RuntimeDir, "runtime-dir", c.RuntimeDir, "where to find runsc, containerd and the shim (default: beside sandlot)")
+	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running jobs may go on after a signal to stop")
+	withEnv(f, "id", "pool", "slots", "containerd", "runtime-dir", "drain")
+}
+
+// plainName is what ids and pools may look like: they become parts of NATS
+// subjects.
+var plainName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$`)
+
+func (c *workerConfig) wrong() problems {
+	var p problems
+	p.check(c.ID == "" || plainName.MatchString(c.ID), "--id %q: write 1 to 64 small letters, digits and dashes", c.ID)
+	p.check(plainName.MatchString(c.Pool), "--pool %q: write 1 to 64 small letters, digits and dashes", c.Pool)
+	p.check(c.Slots >= 1 && c.Slots <= 1024, "--slots %d: write a number from 1 to 1024", c.Slots)
+	p.check(c.Drain >= 0, "--drain %s: write a duration of 0 or more", c.Drain)
+	if c.Containerd != "" {
+		_, err := os.Stat(strings.TrimPrefix(c.Containerd, "unix://"))
+		p.check(err == nil, "--containerd %s: there is no such socket", c.Containerd)
+	}
+	return p
+}
+
+// checkAddress wants host:port with a number for a port.
+func (p *problems) checkAddress(flag, address string) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		p.addf("%s %q: write host:port, such as 127.0.0.1:7455", flag, address)
+		return
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		p.addf("%s %q: %s is not a port", flag, address, port)
+	}
+	if host != "" && net.ParseIP(host) == nil && host != "localhost" {
+		p.addf("%s %q: write an IP address to listen on, not a name", flag, address)
+	}
+}
+
+// hostID is the host's name as a worker's id may be written.
+func hostID() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "worker"
+	}
+	name = strings.Trim(regexp.MustCompile(`[^a-z0-9-]+`).ReplaceAllString(strings.ToLower(name), "-"), "-")
+	if len(name) > 48 {
+		name = strings.TrimRight(name[:48], "-")
+	}
+	if name == "" {
+		return "worker"
+	}
+	return name
+}

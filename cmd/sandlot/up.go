@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+)
+
+// upConfig is how `sandlot up` is set up: everything in one process, all its
+// state in one directory.
+type upConfig struct {
+	DataDir string
+	// Profile is how durable the queue is: fast, balanced or strict.
+	Profile   string
+	Scheduler schedulerConfig
+	Worker    workerConfig
+	// NATSListen lets workers on other hosts join; empty for none.
+	NATSListen string
+	// Prepare names the catalogue images to have ready before the first job.
+	Prepare []string
+	Log     logConfig
+
+	build builderConfig
+}
+
+func defaultUp() upConfig {
+	return upConfig{
+		Profile:   "balanced",
+		Scheduler: defaultScheduler(),
+		Worker:    defaultWorker(3 * time.Second),
+		Log:       logConfig{Level: "warn", Format: "text"},
+		build:     defaultBuilder(),
+	}
+}
+
+func (c *upConfig) wrong() problems {
+	p := append(c.Scheduler.wrong(), c.Worker.wrong()...)
+	if c.NATSListen != "" {
+		p.checkAddress("--nats-listen", c.NATSListen)
+	}
+	switch queue.Profile(c.Profile) {
+	case queue.Fast, queue.Balanced, queue.Strict:
+	default:
+		p.addf("--profile %q: write fast, balanced or strict", c.Profile)
+	}
+	p = append(p, c.build.wrong()...)
+	p = append(p, wrongImages("--prepare", c.Prepare)...)
+	return append(p, c.Log.wrong()...)
+}
+
+func (a *app) upCmd() *cobra.Command {
+	c := defaultUp()
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start everything in one process: queue, scheduler, worker",
+		Long: `Start everything in one process: a NATS server, a scheduler and a worker with a
+containerd of its own. All state is in --data-dir; the address and the token for
+clients are written there. A first SIGINT or SIGTERM ends it within 10 seconds,
+and running jobs go back to the queue; a second one ends it at once.`,
+		Example: `  sandlot up
+  sandlot up --data-dir ./state --listen 127.0.0.1:0 --prepare busybox,python
+  sandlot up --nats-listen 10.0.0.1:4222    # lets sandlot worker join from other hosts`,
+		GroupID: groupServer,
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.DataDir = a.dataDir
+			if ok, err := a.ready(cmd, &c); !ok || err != nil {
+				return err
+			}
+			return a.up(cmd.Context(), c)
+		},
+	}
+	f := cmd.Flags()
+	c.Scheduler.flags(f)
+	c.Worker.flags(f)
+	f.StringVar(&c.NATSListen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
+	f.StringSliceVar(&c.Prepare, "prepare", nil, "catalogue images to have ready at the start, such as busybox,python")
+	f.StringVar(&c.Profile, "profile", c.Profile, "what a power loss may take: fast (2 min), balanced (1 s) or strict (nothing)")
+	withEnv(f, "nats-listen", "prepare", "profile")
+	c.build.flags(f)
+	c.Log.flags(f)
+	printConfigFlag(f)
+	return cmd
+}
+
+// up serves until it is told to stop, or a part of it breaks.
+func (a *app) up(ctx context.Context, c upConfig) (err error) {
+	stack, err := a.startUp(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stack.close()) }()
+	if err := prepareImages(stack.ctx, stack.client(), c.build, c.Prepare, a.stderr); err != nil {
+		if stack.ctx.Err() == nil {
+			return err
+		}
+	}
+	if stack.ctx.Err() == nil {
+		a.greet(c, stack)
+	}
+	<-stack.ctx.Done()
+	if i, ok := errors.AsType[interrupt](context.Cause(stack.ctx)); ok {
+		fmt.Fprintf(a.stderr, "sandlot: %v, stopping\n", i)
+		return nil
+	}
+	return context.Cause(stack.ctx)
+}
+
+// greet says that all is ready and what to do now.
+func (a *app) greet(c upConfig, s *stack) {
+	p := painter(a.stdout)
+	worker := fmt.Sprintf("%s, %d slots", s.name(), c.Worker.Slots)
+	if len(s.unfit) > 0 {
+		worker = p.red("takes no jobs: this host cannot enforce every limit (sandlot doctor says why)")
+	}
+	rows := [][]string{
+		{"  api", s.url + "/v1"},
+		{"  worker", worker},
+		{"  data", c.DataDir},
+	}
+	if s.natsURL != "" {
+		rows = append(rows, []string{"  join", fmt.Sprintf("sandlot worker --nats %s --nats-token-file %s", s.natsURL, filepath.Join(c.DataDir, "nats-token"))})
+	}
+	flag := ""
+	if c.DataDir != defaultDataDir() {
+		flag = " --data-dir " + c.DataDir
+	}
+	rows = append(rows, []string{"  try", "sandlot run" + flag + " --language python --code 'print(6*7)'"})
+	fmt.Fprintln(a.stdout, p.green("Sandlot is ready."))
+	table(a.stdout, rows)
+}
+
+// writeAddress tells clients of this host where the server is.
+func writeAddress(dir, url string) error {
+	path := filepath.Join(dir, "address")
+	if err := os.WriteFile(path+".new", []byte(url+"\n"), 0o644); err != nil {
+		return fmt.Errorf("write address: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write address: %w", err)
+	}
+	return nil
+}
