@@ -1,0 +1,76 @@
+# Sandlot. `make demo` and `make test` are all that a new user needs; both
+# install what is missing on Debian, or say what to install elsewhere.
+
+BIN      := $(CURDIR)/bin
+CACHE    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sandlot
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PACKAGES ?= ./...
+
+export SANDLOT_RUNTIME_DIR := $(BIN)
+export GOFLAGS := -buildvcs=false
+
+.PHONY: help
+help: ## Show what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Check the host, and install what is missing where that is possible.
+	@deploy/setup.sh
+
+.PHONY: runtime
+runtime: ## Build containerd, gVisor and nats-server from their pinned modules.
+	@deploy/runtime/build.sh $(BIN)
+
+.PHONY: build
+build: runtime ## Build the sandlot binary and the agent beside the runtime.
+	@echo "build: sandlot, sandlot-agent"
+	@CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/sandlot ./cmd/sandlot
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BIN)/sandlot-agent ./cmd/sandlot-agent
+
+.PHONY: images
+images: setup build ## Prepare the images that tests and demo use.
+	@$(BIN)/sandlot image prepare busybox python node gcc
+
+.PHONY: demo
+demo: images ## Run example programs in real sandboxes and show the verdicts.
+	@$(BIN)/sandlot demo
+
+.PHONY: test
+test: images ## Run all tests, race detector on, in real sandboxes.
+	@go test -race -timeout 40m $(GOTEST_FLAGS) $(PACKAGES)
+
+.PHONY: check
+check: verify ## Format, tidiness, generated files and lint.
+	@test -z "$$(gofmt -l cmd pkg scheduler worker test bench deploy/images)" || { echo "not formatted:"; gofmt -l cmd pkg scheduler worker test bench deploy/images; exit 1; }
+	@go mod tidy -diff
+	@go vet ./...
+	@go run $(GOLANGCI) run
+
+.PHONY: gen
+gen: ## Write generated documents anew.
+	@go test ./pkg/job -run StateDocument -count 1 -update
+	@go test ./scheduler -run OpenAPI -count 1 -update
+
+.PHONY: verify
+verify: ## Compare generated documents with the code.
+	@go test ./pkg/job -run StateDocument -count 1
+	@go test ./scheduler -run OpenAPI -count 1
+
+.PHONY: eval
+eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
+	@test -n "$(DATA)" || { echo "eval: say where the data sets are: make eval DATA=folder"; exit 2; }
+	@go run ./test/eval -data "$(DATA)" -sandlot $(BIN)/sandlot
+
+.PHONY: bench
+bench: images ## Measure latency and throughput beside ctr and runsc.
+	@go run ./bench -bin $(BIN) -out bench/out
+
+.PHONY: dist
+dist: build ## Pack what a user installs, with checksums, licences and SBOM.
+	@deploy/dist.sh $(VERSION)
+
+.PHONY: clean
+clean: ## Remove what was built; caches stay.
+	@rm -rf bin dist bench/out
