@@ -81,8 +81,11 @@ func (s *Scheduler) limitsOf(ctx context.Context, rec job.Record) (job.Limits, e
 		return l, nil
 	}
 	object, _, err := s.Queue.Open(ctx, queue.Inputs, rec.SpecRef)
-	if errors.Is(err, job.ErrNotFound) && rec.Result != nil {
-		return rec.Result.Applied.Limits, nil // inputs of a job that has ended may be cleared away
+	if errors.Is(err, job.ErrNotFound) && rec.State.Final() { // its inputs were cleared away
+		if rec.Result == nil {
+			return job.Limits{}, nil
+		}
+		return rec.Result.Applied.Limits, nil
 	}
 	if err != nil {
 		return job.Limits{}, fmt.Errorf("open spec of job %s: %w", rec.ID, err)

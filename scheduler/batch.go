@@ -56,10 +56,10 @@ func (s *Scheduler) handleBatchSubmit(w http.ResponseWriter, r *http.Request) er
 	w.Header().Set("Content-Type", typeNDJSON)
 	w.Header().Set("Sandlot-Batch", id)
 
-	in := bufio.NewReaderSize(&patientReader{r.Body, control}, 64<<10)
+	in := bufio.NewReaderSize(&patientReader{body: r.Body, control: control, each: s.BodyTime}, 64<<10)
 	ctx := telemetry.Extract(r.Context(), r.Header)
 	for number := 1; ; {
-		lines, next, err := s.window(ctx, in, id, number)
+		lines, next, err := s.window(withDigests(ctx), in, id, number)
 		if len(lines) > 0 {
 			s.acceptLines(ctx, lines)
 			if err := writeLines(w, control, lines); err != nil {
@@ -180,8 +180,8 @@ func (s *Scheduler) lineProblem(ctx context.Context, err error) *api.Problem {
 // lines are refused: the client is held back meanwhile, not turned away.
 const fullPatience = 30 * time.Second
 
-// acceptLines accepts the lines that are no worse than full of promise: all
-// in one go, and those that found the queue full again for a while.
+// acceptLines accepts the lines that were not refused in one go, and tries
+// those again that found the queue full.
 func (s *Scheduler) acceptLines(ctx context.Context, lines []line) {
 	started := time.Now()
 	for {
@@ -241,22 +241,11 @@ func writeLines(w http.ResponseWriter, control *http.ResponseController, lines [
 // writePiece writes and flushes a piece of a stream, which the client must
 // take in time.
 func writePiece(w http.ResponseWriter, control *http.ResponseController, data []byte) error {
-	_ = control.SetWriteDeadline(time.Now().Add(writeTime))
+	soon(w)
 	if _, err := w.Write(data); err != nil {
 		return err
 	}
 	return control.Flush()
-}
-
-// patientReader gives every read of a stream its own time.
-type patientReader struct {
-	io.Reader
-	control *http.ResponseController
-}
-
-func (p *patientReader) Read(b []byte) (int, error) {
-	_ = p.control.SetReadDeadline(time.Now().Add(bodyTime))
-	return p.Reader.Read(b)
 }
 
 // keyPattern finds the key of a line that is no JSON, so that its refusal can

@@ -29,13 +29,12 @@ const (
 	typeJSON   = "application/json"
 	typeNDJSON = "application/x-ndjson"
 	typeEvents = "text/event-stream"
+	// typeForm is what curl says of any body that it is given with -d.
+	typeForm = "application/x-www-form-urlencoded"
 	typeBytes  = "application/octet-stream"
 )
 
 const (
-	// bodyTime is how long one submit may take to arrive, and how long a
-	// stream may be silent.
-	bodyTime = time.Minute
 	// writeTime is how long a client may leave a piece of an answer unread.
 	writeTime = time.Minute
 	// bodyCost is what one request with a body takes of Config.Buffer at most.
@@ -45,7 +44,7 @@ const (
 func (s *Scheduler) handleSubmit(w http.ResponseWriter, r *http.Request) error {
 	received := time.Now().UTC()
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if r.Header.Get("Content-Type") == "" {
+	if r.Header.Get("Content-Type") == "" || media == typeForm {
 		media, err = typeJSON, nil
 	}
 	switch {
@@ -192,6 +191,8 @@ func (s *Scheduler) problemOf(r *http.Request, err error) *api.Problem {
 		return api.NewProblem(http.StatusRequestEntityTooLarge, api.TypeTooLarge, "labels, names and keys are too large together")
 	case r.Context().Err() != nil:
 		return api.NewProblem(499, api.TypeUnavailable, "the client went away")
+	case errors.Is(err, context.DeadlineExceeded):
+		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "the queue did not answer in time")
 	case s.Queue.Healthy(context.WithoutCancel(r.Context())) != nil:
 		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "the queue cannot be reached at the moment")
 	}
@@ -239,6 +240,7 @@ func (s *Scheduler) writeError(w *response, r *http.Request, err error) {
 		w.Header()[k] = v
 	}
 	w.Header().Set("Content-Type", api.ProblemType)
+	soon(w)
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p)
 }
@@ -250,9 +252,39 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", typeJSON)
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	soon(w)
 	w.WriteHeader(status)
 	_, err = w.Write(data)
 	return err
+}
+
+// soon bounds the time that the client may take to read what comes next.
+func soon(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+}
+
+// patientReader bounds the time that a body may take: each read its own, or
+// all of them together until an end. The deadline goes with the body: left
+// behind it would look as if the client had gone while it waits for its
+// answer.
+type patientReader struct {
+	body    io.Reader
+	control *http.ResponseController
+	each    time.Duration
+	end     time.Time
+}
+
+func (p *patientReader) Read(b []byte) (int, error) {
+	deadline := p.end
+	if deadline.IsZero() {
+		deadline = time.Now().Add(p.each)
+	}
+	_ = p.control.SetReadDeadline(deadline)
+	n, err := p.body.Read(b)
+	if err != nil {
+		_ = p.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // encode is one line of JSON with < and & as they are.
@@ -279,8 +311,8 @@ func (s *Scheduler) body(w http.ResponseWriter, r *http.Request) (data []byte, r
 	if release, err = s.reserve(r.Context(), cost); err != nil {
 		return nil, nil, err
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
-	data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	patient := &patientReader{r.Body, http.NewResponseController(w), s.BodyTime, time.Now().Add(s.BodyTime)}
+	data, err = io.ReadAll(http.MaxBytesReader(w, io.NopCloser(patient), api.MaxBody))
 	if err != nil {
 		release()
 		var tooLarge *http.MaxBytesError

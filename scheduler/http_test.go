@@ -106,7 +106,7 @@ func TestEverythingButHealthAndDescriptionAsksForTheToken(t *testing.T) {
 		"/healthz": 200, "/openapi.json": 200, "/openapi.yaml": 200,
 	} {
 		for _, wrong := range []string{"", "Bearer nonsense", "Bearer " + token + "x", "Basic " + token} {
-			req, err := http.NewRequest(http.MethodGet, w.url+path, nil)
+			req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, w.url+path, nil)
 			must(t, err)
 			if wrong != "" {
 				req.Header.Set("Authorization", wrong)
@@ -272,7 +272,7 @@ func TestASubmitWithTraceContextJoinsTheCallersTrace(t *testing.T) {
 	w := newWorld(t, nil)
 	w.work(1, succeed)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-	req, err := http.NewRequest(http.MethodPost, w.url+"/v1/jobs?wait=20s", strings.NewReader(`{"image":"python","command":["true"]}`))
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodPost, w.url+"/v1/jobs?wait=20s", strings.NewReader(`{"image":"python","command":["true"]}`))
 	must(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("traceparent", "00-"+trace+"-00f067aa0ba902b7-01")
@@ -407,5 +407,46 @@ func TestALargeSpecIsStoredAsAnObject(t *testing.T) {
 	w.restart()
 	if j, err = w.client.Get(w.ctx, j.ID); err != nil || j.Limits.PIDs != 7 {
 		t.Errorf("after a restart: limits %+v, %v", j.Limits, err)
+	}
+}
+
+// TestAnAnswerMayTakeLongerThanTheBody guards against the deadline of the body
+// being taken for the client's leaving.
+func TestAnAnswerMayTakeLongerThanTheBody(t *testing.T) {
+	const bodyTime = 300 * time.Millisecond
+	w := newWorld(t, func(c *scheduler.Config) { c.BodyTime = bodyTime })
+	claimed, gate := make(chan struct{}), make(chan struct{})
+	w.work(1, func(job.Record) (job.State, *job.Result) {
+		close(claimed)
+		<-gate
+		return job.Succeeded, nil
+	})
+	go func() {
+		<-claimed
+		<-time.After(2 * bodyTime)
+		close(gate)
+	}()
+	j, err := w.client.Submit(w.ctx, echo("x"), 20*time.Second)
+	must(t, err)
+	if j.State != job.Succeeded {
+		t.Errorf("state %s", j.State)
+	}
+}
+
+func TestABodyThatDoesNotArriveIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t, func(c *scheduler.Config) { c.BodyTime = 300 * time.Millisecond })
+	out, in := io.Pipe()
+	defer in.Close()
+	go func() { _, _ = io.WriteString(in, `{"image":`) }()
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodPost, w.url+"/v1/jobs", out)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return // cut off
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusBadRequest {
+		t.Errorf("status %d", r.StatusCode)
 	}
 }

@@ -66,7 +66,7 @@ func (s *Scheduler) handlePutImage(w http.ResponseWriter, r *http.Request) (err 
 		return fmt.Errorf("take image: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.Remove(file.Name())) }()
-	body := &patientReader{r.Body, http.NewResponseController(w)}
+	body := &patientReader{body: r.Body, control: http.NewResponseController(w), each: s.BodyTime}
 	_, err = io.Copy(file, http.MaxBytesReader(w, io.NopCloser(body), maxImage))
 	if closeErr := file.Close(); err == nil && closeErr != nil {
 		return fmt.Errorf("take image: %w", closeErr)

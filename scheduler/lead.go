@@ -40,7 +40,9 @@ type LeadCounters struct {
 	Abandoned atomic.Int64 // attempts ended because their worker was lost
 	Passes    atomic.Int64 // reconcile passes
 	Restored  atomic.Int64 // hints that were missing and given again
-	Orphans   atomic.Int64 // objects that belonged to no job
+	// Redelivered counts hints that were with a worker that is gone.
+	Redelivered atomic.Int64
+	Orphans     atomic.Int64 // objects that belonged to no job
 }
 
 // Run leads whenever it can, until ctx ends.

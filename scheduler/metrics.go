@@ -53,12 +53,22 @@ var (
 	descRecords = prometheus.NewDesc(telemetry.MetricRecords, "Jobs that lists know.", nil, nil)
 	descWorkers = prometheus.NewDesc(telemetry.MetricWorkers, "Registered workers.", []string{"pool", "state"}, nil)
 	descSlots   = prometheus.NewDesc(telemetry.MetricSlots, "Slots of a worker.", []string{"pool", "worker"}, nil)
-	descBusy    = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
+	descLead    = map[string]*prometheus.Desc{
+		telemetry.MetricReleased:       prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", []string{"pool"}, nil),
+		telemetry.MetricLost:           prometheus.NewDesc(telemetry.MetricLost, "Workers found lost by this scheduler.", []string{"pool"}, nil),
+		telemetry.MetricRetried:        prometheus.NewDesc(telemetry.MetricRetried, "Attempts of lost workers given to others.", []string{"pool"}, nil),
+		telemetry.MetricReconcileFinds: prometheus.NewDesc(telemetry.MetricReconcileFinds, "Hints that were missing and given again.", []string{"pool"}, nil),
+		telemetry.MetricLogsDropped:    prometheus.NewDesc(telemetry.MetricLogsDropped, "Chunks of logs that this process dropped.", []string{"pool"}, nil),
+	}
+	descBusy = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (v view) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy} {
+		out <- d
+	}
+	for _, d := range descLead {
 		out <- d
 	}
 }
@@ -80,6 +90,14 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 	}
 	out <- prometheus.MustNewConstMetric(descRecords, prometheus.GaugeValue, float64(len(x.entries)))
 	x.mu.RUnlock()
+
+	lead := &v.s.lead.Counters
+	for name, n := range map[string]int64{
+		telemetry.MetricReleased: lead.Released.Load(), telemetry.MetricLost: lead.Lost.Load(), telemetry.MetricRetried: lead.Abandoned.Load(),
+		telemetry.MetricReconcileFinds: lead.Restored.Load(), telemetry.MetricLogsDropped: v.s.Queue.DroppedLogs(),
+	} {
+		out <- prometheus.MustNewConstMetric(descLead[name], prometheus.CounterValue, float64(n), pool)
+	}
 
 	kinds := map[[2]string]int{}
 	for _, w := range v.s.workers.all() {

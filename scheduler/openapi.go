@@ -200,10 +200,24 @@ func (r route) describe(registry huma.Registry) *huma.Operation {
 	return op
 }
 
+// timings says what has happened by each of the times of a job.
+func timings() map[string]string {
+	return map[string]string{
+		"submit": "The request was read and checked, its image resolved.", "accept": "The record was written: the job is durable.",
+		"release": "The scheduler said that it is the job's turn.", "take": "A worker with a free slot received it.",
+		"claim": "The worker's claim was written.", "prepare": "The sandbox was up, with image and files.",
+		"run": "The last step had ended.", "decide": "The verdict was fixed.", "commit": "The result was about to be written by the worker.",
+		"answer": "The result went to a client for the first time, as far as this server knows.",
+	}
+}
+
 // amend says what Go types cannot: that sizes and durations may be texts,
-// that a duration may lose its suffix, that answers may gain fields, and that
-// an exit code may be null.
+// that a duration may lose its suffix, that answers may gain fields, that an
+// exit code may be null, and what the times mean.
 func amend(registry huma.Registry) {
+	for name, text := range timings() {
+		registry.SchemaFromRef(schemas + "Timings").Properties[name].Description = text
+	}
 	for name, schema := range registry.Map() {
 		if !strings.HasPrefix(name, "Submit") && name != "File" {
 			schema.AdditionalProperties = nil

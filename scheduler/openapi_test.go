@@ -35,7 +35,9 @@ func TestOpenAPIDocumentIsTheGoldenOne(t *testing.T) {
 
 func fetch(t *testing.T, url string) []byte {
 	t.Helper()
-	r, err := http.Get(url)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	must(t, err)
+	r, err := http.DefaultClient.Do(req)
 	must(t, err)
 	defer r.Body.Close()
 	data, err := io.ReadAll(r.Body)

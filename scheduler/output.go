@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -129,12 +128,11 @@ func stream(w http.ResponseWriter, body io.Reader, size int64) error {
 	w.Header().Set("Content-Disposition", "attachment")
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(http.StatusOK)
-	control := http.NewResponseController(w)
 	piece := make([]byte, 64<<10)
 	for sent := int64(0); ; {
 		n, err := body.Read(piece)
 		if n > 0 {
-			_ = control.SetWriteDeadline(time.Now().Add(writeTime))
+			soon(w)
 			if _, err := w.Write(piece[:n]); err != nil {
 				return err
 			}

@@ -13,6 +13,9 @@ const (
 	passPause = 2 * time.Second
 	// passAgain is when a pass is repeated that failed.
 	passAgain = 5 * time.Second
+	// deliveredAgain is after what time a hint that was delivered should have
+	// led to a claim.
+	deliveredAgain = 3 * time.Second
 	// orphanAge is how old an object must be before it can be an orphan:
 	// inputs are stored before their record is.
 	orphanAge = 30 * time.Minute
@@ -23,33 +26,35 @@ const (
 // lost, and every ten minutes. Outside of power loss it should find only what
 // crashed gateways and workers left.
 func (l *Lead) reconcile(ctx context.Context) error {
-	given := map[string]time.Time{} // by job: hints that a pass gave
+	past := &past{given: map[string]time.Time{}}
+	reconnected := l.Queue.Reconnected()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	sweep := time.Now()
-	for again := false; ; {
+	for judged := sweep.Add(l.Grace + time.Second); ; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-next.C:
 		case <-l.kicks:
-			again = false
-		case <-l.Queue.Reconnected():
-			again = false
+			judged = time.Now().Add(l.Grace + time.Second)
+		case <-reconnected:
+			reconnected = l.Queue.Reconnected()
+			judged = time.Now().Add(l.Grace + time.Second)
 		}
 		after := l.Every
-		young, err := l.pass(ctx, given)
+		young, err := l.pass(ctx, past)
+		left := time.Until(judged)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			l.Logger.Warn("reconcile", "error", err)
 			after = passAgain
-		case young && !again:
-			// What was too young then is judged by one more pass.
-			after, again = l.Grace+time.Second, true
-		default:
-			again = false
+		case young && left > 0 && len(past.delivered) > 0:
+			after = min(left, deliveredAgain)
+		case young && left > 0:
+			after = left // what was too young then is old enough
 		}
 		if err == nil && !time.Now().Before(sweep) {
 			l.sweep(ctx)
@@ -71,10 +76,10 @@ func (l *Lead) sweep(ctx context.Context) {
 	}
 }
 
-// pass looks at every record once. young: some had changed too recently to
-// tell whether their hint is missing.
-func (l *Lead) pass(ctx context.Context, given map[string]time.Time) (young bool, err error) {
-	view := hints{now: time.Now(), grace: l.Grace, given: given}
+// pass looks at every record once. young: some had changed, or had their hint
+// delivered, too recently to tell whether all is well with them.
+func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
+	view := hints{now: time.Now(), grace: l.Grace, past: past, delivered: map[string]uint64{}}
 	if view.heads, err = l.Queue.Heads(ctx); err != nil {
 		return false, err
 	}
@@ -94,46 +99,71 @@ func (l *Lead) pass(ctx context.Context, given map[string]time.Time) (young bool
 	if err != nil {
 		return false, err
 	}
-	restored, abandoned := 0, 0
+	var found finds
 	for _, s := range suspects {
-		found, err := l.mend(ctx, s)
-		switch {
-		case err != nil:
+		if err := l.mend(ctx, s, view.ready[s.ID], &found); err != nil {
 			return false, err
-		case found && s.State.Final():
-		case found && (s.State == job.Running || s.State == job.Canceling):
-			abandoned++
-		case found:
-			restored++
 		}
-		if found {
-			given[s.ID] = time.Now()
-		}
+		past.given[s.ID] = view.now
 	}
-	view.forget()
+	past.next(view)
 	l.Counters.Passes.Add(1)
-	l.Counters.Restored.Add(int64(restored))
-	l.Counters.Abandoned.Add(int64(abandoned))
-	if restored+abandoned > 0 {
-		l.Logger.Info("reconciled", "restored", restored, "abandoned", abandoned)
+	l.Counters.Restored.Add(found.restored)
+	l.Counters.Abandoned.Add(found.abandoned)
+	l.Counters.Redelivered.Add(found.redelivered)
+	if found != (finds{}) {
+		l.Logger.Info("reconciled", "restored", found.restored, "abandoned", found.abandoned, "redelivered", found.redelivered)
 	}
 	return young, nil
 }
 
-func (l *Lead) mend(ctx context.Context, s queue.Summary) (bool, error) {
-	if s.State == job.Running || s.State == job.Canceling {
-		return l.Queue.Abandon(ctx, s)
+// finds counts what a pass had to mend.
+type finds struct{ restored, abandoned, redelivered int64 }
+
+// mend does what a suspect needs, if a closer look confirms that it does.
+func (l *Lead) mend(ctx context.Context, s queue.Summary, hint queue.ReadyHint, found *finds) error {
+	count, done := &found.restored, false
+	var err error
+	switch {
+	case s.State == job.Running || s.State == job.Canceling:
+		count = &found.abandoned
+		done, err = l.Queue.Abandon(ctx, s, hint)
+	case hint.Delivered:
+		count, done = &found.redelivered, true
+		err = l.Queue.Redeliver(ctx, hint)
+	default:
+		done, err = l.Queue.Restore(ctx, s)
 	}
-	return l.Queue.Restore(ctx, s)
+	if done {
+		*count++
+	}
+	return err
+}
+
+// past is what passes remember of those before.
+type past struct {
+	given     map[string]time.Time // jobs that were mended, and when
+	delivered map[string]uint64    // jobs whose hint was out, unclaimed, and which
+}
+
+// next keeps what the next pass needs.
+func (p *past) next(h hints) {
+	p.delivered = h.delivered
+	for id, at := range p.given {
+		if h.now.Sub(at) > time.Hour {
+			delete(p.given, id)
+		}
+	}
 }
 
 // hints is what a pass knows of the hints there are.
 type hints struct {
-	now   time.Time
-	grace time.Duration
-	heads map[string]time.Time // since when the first hint of a lane waits
-	ready map[string]bool      // jobs with a hint in READY
-	given map[string]time.Time // jobs whose hint was given again, and when
+	now       time.Time
+	grace     time.Duration
+	heads     map[string]time.Time       // since when the first hint of a lane waits
+	ready     map[string]queue.ReadyHint // by job
+	past      *past
+	delivered map[string]uint64 // filled in by judge
 }
 
 type judgement int
@@ -144,9 +174,7 @@ const (
 	tooYoung           // ask again later
 )
 
-// judge says whether a record may have lost its hint or its holder. Release
-// is first in, first out within a lane: a job that is older than the head of
-// its lane has left it.
+// judge says whether a record may have lost its hint or its holder.
 func (h hints) judge(s queue.Summary) judgement {
 	switch s.State {
 	case job.Running, job.Canceling:
@@ -155,8 +183,8 @@ func (h hints) judge(s queue.Summary) judgement {
 	default:
 		return fine
 	}
-	if h.ready[s.ID] {
-		return fine
+	if hint, there := h.ready[s.ID]; there {
+		return h.judgeReady(s, hint)
 	}
 	if s.NotBefore.After(h.now) {
 		return suspect // its timer must be there
@@ -165,23 +193,30 @@ func (h hints) judge(s queue.Summary) judgement {
 	if s.NotBefore.After(since) {
 		since = s.NotBefore
 	}
-	if at, ok := h.given[s.ID]; ok && at.After(since) {
+	if at := h.past.given[s.ID]; at.After(since) {
 		since = at
 	}
 	if h.now.Sub(since) < h.grace {
 		return tooYoung
 	}
+	// Release is first in, first out within a lane: a job that is older than
+	// the head of its lane has left it.
 	if head, waits := h.heads[s.Lane()]; waits && !since.Add(h.grace).Before(head) {
-		return fine // it stands in its lane, behind the head
+		return fine
 	}
 	return suspect
 }
 
-// forget drops what no lane can hold any more.
-func (h hints) forget() {
-	for id, at := range h.given {
-		if h.now.Sub(at) > time.Hour {
-			delete(h.given, id)
-		}
+// judgeReady judges a job whose hint is in READY. Who gets a hint claims the
+// job at once, so one that is out for two passes was in the hands of somebody
+// who is gone.
+func (h hints) judgeReady(s queue.Summary, hint queue.ReadyHint) judgement {
+	if !hint.Delivered {
+		return fine
 	}
+	h.delivered[s.ID] = hint.Seq
+	if h.past.delivered[s.ID] == hint.Seq {
+		return suspect
+	}
+	return tooYoung
 }

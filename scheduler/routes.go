@@ -35,8 +35,8 @@ func (s *Scheduler) routes() http.Handler {
 	return mux
 }
 
-func handleNothing(http.ResponseWriter, *http.Request) error {
-	return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "there is nothing at this address; /openapi.json says what there is")
+func handleNothing(_ http.ResponseWriter, r *http.Request) error {
+	return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "there is no %s %s; /openapi.json says what there is", clean(r.Method), clean(r.URL.Path))
 }
 
 // serve puts around a handler what all have in common.
@@ -45,6 +45,8 @@ func (s *Scheduler) serve(r route) http.Handler {
 		started := time.Now()
 		w := &response{ResponseWriter: raw}
 		defer func() { s.metrics.observe(r.path, w.status, time.Since(started)) }()
+		// One left from an earlier request on this connection must not count.
+		_ = http.NewResponseController(raw).SetWriteDeadline(time.Time{})
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if !r.open && !s.authorized(req) {
 			s.writeError(w, req, api.NewProblem(http.StatusUnauthorized, api.TypeUnauthorized, "the token is missing or wrong; send the header Authorization: Bearer TOKEN"))
@@ -136,6 +138,7 @@ func (s *Scheduler) handleReady(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Scheduler) handleMetrics(w http.ResponseWriter, r *http.Request) error {
+	soon(w)
 	s.metrics.handler().ServeHTTP(w, r)
 	return nil
 }

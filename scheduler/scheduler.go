@@ -45,6 +45,9 @@ type Config struct {
 	// Buffer bounds the bytes of all bodies held in memory; 256 MiB by
 	// default.
 	Buffer int64
+	// BodyTime is how long one submit may take to arrive, and how long a
+	// stream of them may be silent; a minute by default.
+	BodyTime time.Duration
 	// MaxWait bounds how long an answer is held back; 5 minutes by default.
 	MaxWait time.Duration
 	// Drain is how long a stop waits for answers under way; 5 s by default.
@@ -80,6 +83,7 @@ func New(cfg Config) (*Scheduler, error) {
 	setDefault(&cfg.TempDir, os.TempDir())
 	setDefault(&cfg.Listed, 250_000)
 	setDefault(&cfg.Buffer, 256<<20)
+	setDefault(&cfg.BodyTime, time.Minute)
 	setDefault(&cfg.MaxWait, 5*time.Minute)
 	setDefault(&cfg.Drain, 5*time.Second)
 	if cfg.Retention < time.Second || cfg.Buffer < bodyCost {

@@ -104,7 +104,7 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 // is repeated is answered whatever has become of workers and images since.
 func (s *Scheduler) possible(ctx context.Context, spec job.Spec, id, hash string) (digest string, err error) {
 	if err = s.workers.admit(spec.Limits); err == nil {
-		digest, err = s.resolve(ctx, spec.Image.Name)
+		digest, err = s.digest(ctx, spec.Image.Name)
 	}
 	if err != nil {
 		if known, getErr := s.Queue.Get(ctx, s.Tenant, id); getErr == nil && known.BodyHash == hash {
@@ -181,6 +181,27 @@ func (s *Scheduler) jobID(in api.Submit, from Origin) (string, error) {
 func derivedID(parts ...string) string {
 	data, _ := json.Marshal(append([]string{namespace}, parts...)) // texts, always valid
 	return uuid.NewHash(sha256.New(), uuid.Nil, data, 8).String()
+}
+
+// withDigests is ctx with a memory of what names stand for, so that a window
+// of a batch asks once for each.
+func withDigests(ctx context.Context) context.Context {
+	return context.WithValue(ctx, digestsKey{}, map[string]string{})
+}
+
+type digestsKey struct{}
+
+// digest is resolve with the memory of ctx, if it has one.
+func (s *Scheduler) digest(ctx context.Context, name string) (string, error) {
+	known, _ := ctx.Value(digestsKey{}).(map[string]string)
+	if d, ok := known[name]; ok {
+		return d, nil
+	}
+	d, err := s.resolve(ctx, name)
+	if err == nil && known != nil {
+		known[name] = d
+	}
+	return d, err
 }
 
 // resolve is the digest that the name of an image stands for now.

@@ -27,7 +27,7 @@ const (
 
 // world is a real queue with a scheduler on it.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	server *queue.Server
 	queue  *queue.Queue
@@ -42,7 +42,7 @@ type world struct {
 
 // newWorld starts one with the image "python" stored; change may alter the
 // scheduler's configuration.
-func newWorld(t *testing.T, change func(*scheduler.Config)) *world {
+func newWorld(t testing.TB, change func(*scheduler.Config)) *world {
 	t.Helper()
 	w := &world{t: t, change: change, log: testLogger(t)}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -156,14 +156,14 @@ func outputOf(text string) job.Output {
 	return job.Output{Text: text, Bytes: int64(len(text)), SHA256: hex.EncodeToString(sum[:])}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func testLogger(t *testing.T) *slog.Logger {
+func testLogger(t testing.TB) *slog.Logger {
 	if os.Getenv("SANDLOT_TEST_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,9 +27,9 @@ type agent struct {
 	heard atomic.Bool // a frame came since the watch last looked
 
 	mu       sync.Mutex
-	busy     bool   // a step or a collection is under way
-	step     *step  // the running step
-	lastStep uint32 // number of the newest step
+	busy     chan struct{} // not nil while a step or a collection is under way; closed after it
+	step     *step         // the running step
+	lastStep uint32        // number of the newest step
 }
 
 func newAgent(in io.Reader, out io.Writer) *agent {
@@ -58,7 +57,6 @@ func (a *agent) serve(hello *frame.Hello) int {
 	a.send(hello)
 	err := a.settle()
 	if err == nil {
-		go a.watch(time.Duration(a.settings.SilenceMS) * time.Millisecond)
 		err = a.loop()
 	}
 	switch {
@@ -153,23 +151,29 @@ func (a *agent) withStep(number uint32, do func(*step) error) error {
 func (a *agent) mustBeIdle(f frame.Frame) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.busy {
+	if a.busy != nil {
 		return fmt.Errorf("kind %d while something is under way", f.Kind())
 	}
 	return nil
 }
 
+// setBusy also begins to watch for the worker's silence. s is nil if it is not a step that begins.
 func (a *agent) setBusy(s *step) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.busy, a.step = true, s
+	a.busy, a.step = make(chan struct{}), s
+	if s != nil {
+		a.lastStep = s.spec.Step
+	}
+	go a.watch(a.busy)
 }
 
 // setIdle comes before the last frame of what was under way: the worker may go on as soon as it sees that.
 func (a *agent) setIdle() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.busy, a.step = false, nil
+	close(a.busy)
+	a.busy, a.step = nil, nil
 }
 
 // putFile hands a frame to the thread that may write files, and answers at the end of a batch.

@@ -31,9 +31,7 @@ func (a *agent) startStep(f *frame.StepStart) error {
 		return fmt.Errorf("step %d after step %d", f.Step, a.lastStep)
 	}
 	s := &step{spec: f, feed: newFeed(f.Step, f.Stdin)}
-	a.mu.Lock()
-	a.busy, a.step, a.lastStep = true, s, f.Step
-	a.mu.Unlock()
+	a.setBusy(s)
 	go a.runStep(s)
 	return nil
 }
@@ -66,9 +64,8 @@ func (a *agent) executeStep(s *step) frame.Frame {
 	s.feed.start(a)
 	if none == nil {
 		s.begun(pid)
-		s.reap(pid, exit)
+		s.reap(pid, exit, started)
 	}
-	exit.WallUS = time.Since(started).Microseconds()
 	s.feed.stop()
 	for _, p := range s.pumps {
 		p.finish()
@@ -146,7 +143,7 @@ func killAll() {
 
 // reap waits for the program, then ends all that it left behind, until no process but the agent is there. Every child
 // that is reaped causes one more killAll: one that slipped through was forked before its parent was reaped.
-func (s *step) reap(pid int, exit *frame.StepExit) {
+func (s *step) reap(pid int, exit *frame.StepExit, started time.Time) {
 	over := make(chan struct{})
 	var sweeping sync.WaitGroup
 	defer func() {
@@ -168,6 +165,7 @@ func (s *step) reap(pid int, exit *frame.StepExit) {
 		switch {
 		case got == pid:
 			ended = true
+			exit.WallUS = time.Since(started).Microseconds()
 			s.end()
 			setStatus(exit, status)
 			sweeping.Go(func() { sweep(over) })

@@ -28,83 +28,113 @@ const (
 )
 
 // SubmitMany submits every line of an NDJSON stream as an item of a batch and
-// calls each with what became of it, in order. It holds one window of lines
-// at a time, and repeats a window when the server was away, which is safe: an
-// item is identified by batch and key. The lines go as they are. An error of
-// each ends the submit.
+// calls each with what became of it, in order. The lines go as they are. One
+// window of lines is in memory at a time; what of it was not answered, or
+// found the queue full, is sent again, which is safe: an item is identified
+// by batch and key. An error of each ends the submit.
 func (c *Client) SubmitMany(ctx context.Context, batch string, lines io.Reader, each func(api.LineAnswer) error) error {
 	in := bufio.NewReaderSize(lines, 1<<16)
-	for first, done := 1, false; !done; {
-		var window bytes.Buffer
-		n, last := 0, 0
-		for n < windowLines && window.Len() < windowBytes && !done {
+	for number, done := 1, false; !done; {
+		w := window{first: number}
+		for len(w.starts) < windowLines && w.data.Len() < windowBytes && !done {
 			line, err := in.ReadBytes('\n')
 			if err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("read line %d: %w", first+n, err)
+				return fmt.Errorf("read line %d: %w", number, err)
 			}
 			done = err != nil
-			if len(line) == 0 {
-				break
-			}
-			window.Write(bytes.TrimSpace(line))
-			window.WriteByte('\n')
-			n++
-			if len(bytes.TrimSpace(line)) > 0 {
-				last = n
-			}
+			w.add(bytes.TrimSpace(line))
+			number++
 		}
-		if last == 0 { // nothing but blank lines
-			first += n
-			continue
-		}
-		if err := c.submitWindow(ctx, batch, first, last, window.Bytes(), each); err != nil {
+		if err := c.submitWindow(ctx, batch, w, each); err != nil {
 			return err
 		}
-		first += n
 	}
 	return nil
 }
 
-// submitWindow submits lines of which the first has the given number in the
-// file, and the last that is not blank the number last in the window.
-func (c *Client) submitWindow(ctx context.Context, batch string, first, last int, window []byte, each func(api.LineAnswer) error) error {
-	told := 0
-	started := time.Now()
-	for {
-		body, err := c.open(ctx, request{
-			method: http.MethodPost, path: path("jobs"), query: url.Values{"batch": {batch}},
-			body: window, contentType: "application/x-ndjson",
-		})
-		if err != nil {
-			return err
-		}
-		err = readLines(body, func(raw []byte) error {
-			var a api.LineAnswer
-			if err := json.Unmarshal(raw, &a); err != nil {
-				return fmt.Errorf("answer %q: %w", raw[:min(len(raw), 100)], err)
-			}
-			if a.Line <= told {
-				return nil
-			}
-			told = a.Line
-			a.Line += first - 1
-			return each(a)
-		})
-		body.Close()
-		var broken *brokenStream
-		switch {
-		case told >= last:
-			return err
-		case err != nil && !errors.As(err, &broken):
-			return err
-		case c.patience <= 0 || time.Since(started) > c.patience+waitStep:
-			return fmt.Errorf("batch %s: the server answered %d of %d lines: %w", batch, told, last, errOrEOF(err))
-		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
+// window is some lines of a batch.
+type window struct {
+	// first is the number of the first line.
+	first int
+	data  bytes.Buffer
+	// starts is where each line begins, last the last that is not blank,
+	// counted from 1.
+	starts []int
+	last   int
+}
+
+func (w *window) add(line []byte) {
+	w.starts = append(w.starts, w.data.Len())
+	w.data.Write(line)
+	w.data.WriteByte('\n')
+	if len(line) > 0 {
+		w.last = len(w.starts)
 	}
 }
+
+// submitWindow submits a window until all of it is answered.
+func (c *Client) submitWindow(ctx context.Context, batch string, w window, each func(api.LineAnswer) error) error {
+	// told counts the lines that are answered; stuck is since when none was.
+	told, stuck := 0, time.Now()
+	for told < w.last {
+		before := told
+		err := c.submitLines(ctx, batch, w.data.Bytes()[w.starts[told]:], func(a api.LineAnswer) error {
+			a.Line += before
+			told = a.Line
+			a.Line += w.first - 1
+			return each(a)
+		})
+		if told > before {
+			stuck = time.Now()
+		}
+		var full *queueFull
+		var broken *brokenStream
+		after := 200 * time.Millisecond
+		switch {
+		case errors.As(err, &full):
+			after = max(after, full.after)
+		case err != nil && !errors.As(err, &broken):
+			return err
+		case told >= w.last:
+		case c.patience < 0 || time.Since(stuck) > c.patience+waitStep:
+			return fmt.Errorf("batch %s: the server answered no line after %d: %w", batch, w.first+told-1, errOrEOF(err))
+		}
+		if told < w.last {
+			if err := sleep(ctx, after); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// submitLines submits lines once. It ends with queueFull at the first line
+// that is worth sending again.
+func (c *Client) submitLines(ctx context.Context, batch string, lines []byte, each func(api.LineAnswer) error) error {
+	body, err := c.open(ctx, request{
+		method: http.MethodPost, path: path("jobs"), query: url.Values{"batch": {batch}},
+		body: lines, contentType: "application/x-ndjson",
+	})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return readLines(body, func(raw []byte) error {
+		var a api.LineAnswer
+		if err := json.Unmarshal(raw, &a); err != nil {
+			return fmt.Errorf("answer %q: %w", raw[:min(len(raw), 100)], err)
+		}
+		if a.Error != nil && (a.Error.Type == api.TypeFull || a.Error.Type == api.TypeUnavailable) {
+			return &queueFull{a.Error.RetryAfter.Duration()}
+		}
+		return each(a)
+	})
+}
+
+// queueFull says that a line was turned away for now.
+type queueFull struct{ after time.Duration }
+
+func (q *queueFull) Error() string { return "queue is full" }
 
 // Batch counts the jobs of a batch.
 func (c *Client) Batch(ctx context.Context, id string) (api.Batch, error) {

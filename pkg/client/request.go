@@ -107,8 +107,22 @@ func worthRepeating(err error) (bool, time.Duration) {
 	return false, 0
 }
 
-// send sends the request once. The caller closes the body when err is nil.
+// send sends the request once and makes an error of a refusal. The caller
+// closes the body when err is nil.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
+	response, err := c.do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode >= 400 {
+		defer response.Body.Close()
+		return nil, problemOf(response)
+	}
+	return response, nil
+}
+
+// do sends the request once.
+func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	target := c.base + r.path
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
@@ -147,10 +161,6 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 			return nil, context.Cause(ctx)
 		}
 		return nil, &Unreachable{Server: c.base, Err: err}
-	}
-	if response.StatusCode >= 400 {
-		defer response.Body.Close()
-		return nil, problemOf(response)
 	}
 	return response, nil
 }

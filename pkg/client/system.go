@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -51,10 +53,19 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return v, c.call(ctx, request{path: path("version")}, &v)
 }
 
-// Health asks once whether the server is ready to accept jobs.
+// Health asks once whether the server is ready to accept jobs. One that is
+// not says why, and that is no error.
 func (c *Client) Health(ctx context.Context) (api.Health, error) {
 	var h api.Health
-	return h, c.call(ctx, request{path: "/readyz", once: true}, &h)
+	response, err := c.do(ctx, request{path: "/readyz"})
+	if err != nil {
+		return h, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&h); err != nil || h.Status == "" {
+		return h, fmt.Errorf("no sandlot server answers at %s, but something else: %s", c.base, response.Status)
+	}
+	return h, nil
 }
 
 // meter counts what is read.

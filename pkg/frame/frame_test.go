@@ -253,7 +253,7 @@ func TestReaderAllocatesWithinTheBound(t *testing.T) {
 			}
 		}).AllocedBytesPerOp()
 	}
-	n := bytesOf(func() { frame.NewReader(bytes.NewReader(header), frame.Agent).Next() })
+	n := bytesOf(func() { _, _ = frame.NewReader(bytes.NewReader(header), frame.Agent).Next() })
 	if n > 128<<10 {
 		t.Errorf("%d bytes allocated for an empty frame", n)
 	}

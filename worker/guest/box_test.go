@@ -27,12 +27,16 @@ type tools struct {
 	bare  string // the same without the directories that our own images have
 }
 
+// scratch holds the tools, if they were built.
+var scratch string
+
 var build = sync.OnceValues(func() (tools, error) {
 	var tl tools
 	dir, err := os.MkdirTemp("", "sandlot-guest-")
 	if err != nil {
 		return tl, err
 	}
+	scratch = dir
 	module, err := filepath.Abs("../..")
 	if err != nil {
 		return tl, err
@@ -82,8 +86,8 @@ sandlot:x:1000:1000::/home/sandlot:/bin/sh' >$root/etc/passwd`
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if tl, err := build(); err == nil {
-		os.RemoveAll(filepath.Dir(tl.agent))
+	if scratch != "" {
+		os.RemoveAll(scratch)
 	}
 	os.Exit(code)
 }
@@ -135,7 +139,7 @@ func gvisor(name string, spec func(tl tools) map[string]any) box {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL, Setpgid: true}
 		t.Cleanup(func() {
 			del := exec.Command(runsc, "--root="+filepath.Join(dir, "state"), "--rootless=false", "delete", "--force", "box")
-			del.Run()
+			_ = del.Run() // it is gone already, as a rule
 		})
 		return cmd
 	}}
@@ -172,7 +176,13 @@ func ociSpec(tl tools, root string, readonly bool) map[string]any {
 }
 
 var (
-	runsc     = gvisor("runsc", func(tl tools) map[string]any { return ociSpec(tl, tl.root, true) })
+	runsc       = gvisor("runsc", func(tl tools) map[string]any { return ociSpec(tl, tl.root, true) })
+	runscNoDisk = gvisor("runsc without a disk", func(tl tools) map[string]any {
+		spec := ociSpec(tl, tl.root, true)
+		process := spec["process"].(map[string]any)
+		process["args"] = append(process["args"].([]string), "-disk", "/nosuch")
+		return spec
+	})
 	runscBare = gvisor("runsc with a bare image", func(tl tools) map[string]any { return ociSpec(tl, tl.bare, false) })
 )
 
@@ -211,13 +221,13 @@ func (b box) start(t testing.TB, settings guest.Settings) *running {
 	wOut.Close()
 	go func() {
 		defer close(r.ended)
-		cmd.Wait()
+		_ = cmd.Wait() // its state is looked at
 	}()
 	t.Cleanup(func() {
 		if r.Session != nil {
-			r.Close()
+			_ = r.Close()
 		}
-		cmd.Process.Kill()
+		_ = cmd.Process.Kill()
 		<-r.ended
 		if t.Failed() {
 			t.Logf("agent's stderr: %s", r.stderr)
@@ -227,7 +237,7 @@ func (b box) start(t testing.TB, settings guest.Settings) *running {
 	defer cancel()
 	r.Session, err = guest.Open(ctx, rOut, wIn, settings)
 	if err != nil {
-		cmd.Process.Kill()
+		_ = cmd.Process.Kill()
 		<-r.ended
 		t.Fatalf("%v; stderr: %s", err, r.stderr)
 	}

@@ -46,13 +46,15 @@ func try(ctx context.Context, settings guest.Settings, script func(*peer)) (*gue
 	p := &peer{in: frame.NewReader(rIn, frame.Worker), r: rIn, w: wOut, out: frame.NewWriter(wOut)}
 	var running sync.WaitGroup
 	running.Go(func() {
-		defer wOut.Close()
+		defer func() { _ = wOut.Close() }()
 		script(p)
-		go io.Copy(io.Discard, rIn) // whatever the worker still says
+		go drain(rIn) // whatever the worker still says
 	})
 	s, err := guest.Open(ctx, rOut, wIn, settings)
 	return s, running.Wait, err
 }
+
+func drain(r io.Reader) { _, _ = io.Copy(io.Discard, r) }
 
 func greeting() *frame.Hello {
 	return &frame.Hello{Version: frame.Version, Layout: frame.OneDisk}
@@ -60,7 +62,7 @@ func greeting() *frame.Hello {
 
 func (p *peer) send(frames ...frame.Frame) {
 	for _, f := range frames {
-		p.out.Write(f)
+		_ = p.out.Write(f)
 	}
 }
 
@@ -137,7 +139,7 @@ func TestHostileStepsBreakTheSession(t *testing.T) {
 			if _, err := s.Run(t.Context(), simple, discard); !errors.Is(err, guest.ErrProtocol) {
 				t.Errorf("next step: %v", err)
 			}
-			s.Close()
+			_ = s.Close()
 			wait()
 		})
 	}
@@ -154,13 +156,13 @@ func TestHostileBytesBreakTheSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, wait := connect(t, guest.Settings{}, func(p *peer) {
 				p.expect(frame.KindStepStart)
-				io.WriteString(p.w, data)
+				_, _ = io.WriteString(p.w, data)
 				p.expect(0)
 			})
 			if _, err := s.Run(t.Context(), simple, discard); !errors.Is(err, guest.ErrProtocol) {
 				t.Errorf("%v", err)
 			}
-			s.Close()
+			_ = s.Close()
 			wait()
 		})
 	}
@@ -232,7 +234,7 @@ func TestHostileAnswersToFilesBreakTheSession(t *testing.T) {
 			} else if !errors.Is(err, guest.ErrProtocol) {
 				t.Errorf("%v", err)
 			}
-			s.Close()
+			_ = s.Close()
 			wait()
 		})
 	}
@@ -276,7 +278,7 @@ func TestHostileArtifactsBreakTheSession(t *testing.T) {
 			if err == nil || s.Err() == nil {
 				t.Errorf("accepted: %v", err)
 			}
-			s.Close()
+			_ = s.Close()
 			wait()
 		})
 	}
@@ -295,7 +297,7 @@ func TestAgentsLastWordsAreHeard(t *testing.T) {
 	if !errors.As(err, &agent) || agent.Text != "you did wrong" {
 		t.Errorf("%v", err)
 	}
-	s.Close()
+	_ = s.Close()
 	wait()
 }
 
@@ -324,7 +326,7 @@ func TestWorkerBeatsOnlyInAStep(t *testing.T) {
 		if beats != 3 {
 			t.Error("beats between steps")
 		}
-		s.Close()
+		_ = s.Close()
 		wait()
 	})
 }
@@ -361,7 +363,7 @@ func TestStuckAgentIsGivenUp(t *testing.T) {
 				if !errors.Is(s.Err(), guest.ErrStuck) {
 					t.Errorf("session ended with %v", s.Err())
 				}
-				s.Close()
+				_ = s.Close()
 				wait()
 			})
 		})
@@ -390,7 +392,7 @@ func TestFloodAfterTheOutputLimitIsCutOff(t *testing.T) {
 		if !errors.Is(err, guest.ErrStuck) || !errors.Is(got.Stopped, guest.ErrOutput) || taken != 2500 {
 			t.Errorf("%+v, %v, %d bytes taken", got, err, taken)
 		}
-		s.Close()
+		_ = s.Close()
 		wait()
 	})
 }
@@ -415,7 +417,7 @@ func TestContextCutsOffEveryOperation(t *testing.T) {
 				if err := do(ctx, s); !errors.Is(err, errTest) || time.Since(start) != time.Minute {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
-				s.Close()
+				_ = s.Close()
 				wait()
 			})
 		})
@@ -426,8 +428,8 @@ func TestCloseDoesNotWaitForADeafAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, wait := connect(t, guest.Settings{}, func(*peer) { time.Sleep(time.Hour) })
 		start := time.Now()
-		s.Close()
-		s.Close()
+		_ = s.Close()
+		_ = s.Close()
 		if d := time.Since(start); d > time.Second {
 			t.Errorf("took %v", d)
 		}
@@ -453,7 +455,7 @@ func TestBadStepSendsNothing(t *testing.T) {
 	if err != nil || got.Code != 7 || got.Signal != syscall.Signal(0) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	s.Close()
+	_ = s.Close()
 	wait()
 }
 
@@ -473,12 +475,12 @@ func FuzzSession(f *testing.F) {
 	add(&frame.FilesDone{Count: 1, Bytes: 1}, started(), &frame.StdinTaken{Step: 1, Bytes: 1}, output(2, 0, "x"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, wait := connect(t, guest.Settings{Grace: 50 * time.Millisecond}, func(p *peer) {
-			go io.Copy(io.Discard, p.r)
-			p.w.Write(data)
+			go drain(p.r)
+			_, _ = p.w.Write(data)
 		})
 		defer wait()
-		defer s.Close()
-		s.PutFiles(t.Context(), []guest.File{file("a", "x")})
+		defer func() { _ = s.Close() }()
+		_ = s.PutFiles(t.Context(), []guest.File{file("a", "x")})
 		step := simple
 		step.Stdin = strings.NewReader("input")
 		var taken int64
@@ -492,7 +494,7 @@ func FuzzSession(f *testing.F) {
 		if err == nil && (exit.Started.IsZero() || exit.Ended.Before(exit.Started)) {
 			t.Errorf("%+v", exit)
 		}
-		s.Collect(t.Context(), []string{"a"}, guest.Caps{Files: 1, Bytes: 10},
+		_, _ = s.Collect(t.Context(), []string{"a"}, guest.Caps{Files: 1, Bytes: 10},
 			func(string, fs.FileMode, int64) (io.WriteCloser, error) { return &kept{into: map[string]string{}}, nil })
 	})
 }

@@ -115,7 +115,8 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// Close asks the agent to end the sandbox and closes the channel. It may be called at any time and twice.
+// Close asks the agent to end the sandbox and closes the channel. It may be called at any time and twice. The error is
+// always nil.
 func (s *Session) Close() error {
 	if s.Err() == nil {
 		var asking sync.WaitGroup
