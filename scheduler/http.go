@@ -30,8 +30,8 @@ const (
 	typeNDJSON = "application/x-ndjson"
 	typeEvents = "text/event-stream"
 	// typeForm is what curl says of any body that it is given with -d.
-	typeForm = "application/x-www-form-urlencoded"
-	typeBytes  = "application/octet-stream"
+	typeForm  = "application/x-www-form-urlencoded"
+	typeBytes = "application/octet-stream"
 )
 
 const (

@@ -13,12 +13,14 @@ import (
 // A claim that was too young to be listed is found by the pass that follows.
 func (l *Lead) lost(ctx context.Context) error {
 	lives := map[string]queue.Worker{} // by pool and ID, as last heard
-	lose := func(w queue.Worker) {
-		l.Counters.Lost.Add(1)
+	lose := func(w queue.Worker, left bool) {
 		n := l.Queue.SettleWorker(ctx, w)
 		l.Counters.Abandoned.Add(int64(n))
-		l.Logger.Info("worker is gone", "worker", w.ID, "jobs", n)
-		l.kick()
+		l.Logger.Info("worker is gone", "worker", w.ID, "left", left, "jobs", n)
+		if !left {
+			l.Counters.Lost.Add(1)
+			l.kick()
+		}
 	}
 	return l.Queue.WatchWorkers(ctx, func(c queue.WorkerChange) {
 		if c.Listed {
@@ -28,12 +30,12 @@ func (l *Lead) lost(ctx context.Context) error {
 		before, known := lives[key]
 		if c.Gone {
 			delete(lives, key)
-			lose(c.Worker)
+			lose(c.Worker, c.Left)
 			return
 		}
 		lives[key] = c.Worker
 		if known && before.Life != c.Worker.Life {
-			lose(before)
+			lose(before, false)
 		}
 	})
 }

@@ -35,7 +35,8 @@ type Config struct {
 	// Memory is what all sandboxes together may use: jobs wait for room in
 	// it, so that neighbours cannot bring each other down. HostMemory by default.
 	Memory job.Bytes
-	// Allowance is what a sandbox needs beside its job's own limit.
+	// Allowance is what a sandbox needs on the host beside its job's own
+	// limit; 64 MiB by default.
 	Allowance job.Bytes
 	// Unfit says which limits this host cannot enforce. A worker with such
 	// reasons shows itself and takes no jobs.
@@ -82,7 +83,7 @@ func New(c Config) (*Worker, error) {
 		c.Slots = runtime.NumCPU()
 	}
 	if c.Allowance <= 0 {
-		c.Allowance = 128 * job.MiB
+		c.Allowance = 64 * job.MiB
 	}
 	if c.Memory <= 0 {
 		memory, err := HostMemory()

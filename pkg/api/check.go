@@ -16,8 +16,9 @@ const (
 	MaxSteps     = 64
 	MaxArgs      = 4096
 	MaxArg       = 128<<10 - 1 // what the kernel takes for one argument
-	MaxArgTotal  = 1 << 20     // all arguments and environment of a step
+	MaxArgTotal  = 768 << 10   // all arguments and environment of a step; the image's come on top
 	MaxEnv       = 512
+	pageSize     = 4096 // files take whole pages of memory
 	MaxArtifacts = 64
 	MaxLabels    = 32
 	MaxPath      = 4096
@@ -245,10 +246,10 @@ func checkLimits(s Submit, out *problems) {
 	}
 	var files job.Bytes
 	for _, f := range s.Files {
-		files += job.Bytes(len(f.Bytes()))
+		files += (job.Bytes(len(f.Bytes())) + pageSize - 1) / pageSize * pageSize
 	}
 	if files > l.Disk {
-		out.add("limits.disk", int64(l.Disk), "is less than the files hold, %d bytes", files)
+		out.add("limits.disk", int64(l.Disk), "is less than the files take, %d bytes in whole pages", files)
 	}
 }
 

@@ -88,7 +88,7 @@ func TestDecodeSubmitNamesTheFieldAndTheFix(t *testing.T) {
 		"too many files":              {files(make([]string, 1001)...), 422, "files", "at most 1000"},
 		"content twice":               {with(`"files":[{"path":"a","content":"x","base64":"eA=="}]`), 422, "files[0].base64", "either content or base64"},
 		"bad base64":                  {with(`"files":[{"path":"a","base64":"!"}]`), 422, "files[0].base64", "not base64"},
-		"more files than disk":        {with(`"files":[{"path":"a","content":"` + strings.Repeat("x", 5000) + `"}],"limits":{"disk":4096}`), 422, "limits.disk", "less than the files hold"},
+		"more files than disk":        {with(`"files":[{"path":"a","content":"` + strings.Repeat("x", 5000) + `"}],"limits":{"disk":4096}`), 422, "limits.disk", "less than the files take"},
 		"zero memory":                 {with(`"limits":{"memory":0}`), 422, "limits.memory", "more than 0"},
 		"negative memory":             {with(`"limits":{"memory":-1}`), 422, "limits.memory", "more than 0"},
 		"too little memory":           {with(`"limits":{"memory":"15Mi"}`), 422, "limits.memory", "16Mi"},

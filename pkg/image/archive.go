@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,28 +55,34 @@ const block = 512
 // whatever the form of the file behind it. Equal digests give equal bytes.
 func (a Archive) Reader() (io.ReadCloser, error) {
 	r := &archiveReader{files: map[string]*os.File{}}
-	var readers []io.Reader
-	for _, p := range a.parts {
-		head, err := header(p)
-		if err != nil {
-			r.Close()
-			return nil, fmt.Errorf("read image archive: %w", err)
-		}
-		body, err := r.open(p)
-		if err != nil {
-			r.Close()
-			return nil, fmt.Errorf("read image archive: %w", err)
-		}
-		readers = append(readers, bytes.NewReader(head), body, bytes.NewReader(make([]byte, padding(p.size))))
+	if err := r.chain(a.parts); err != nil {
+		return nil, errors.Join(fmt.Errorf("read image archive: %w", err), r.Close())
 	}
-	readers = append(readers, bytes.NewReader(make([]byte, 2*block)))
-	r.Reader = io.MultiReader(readers...)
 	return r, nil
 }
 
 type archiveReader struct {
 	io.Reader
 	files map[string]*os.File
+}
+
+// chain opens the parts and puts them one after the other.
+func (r *archiveReader) chain(parts []part) error {
+	var readers []io.Reader
+	for _, p := range parts {
+		head, err := header(p)
+		if err != nil {
+			return err
+		}
+		body, err := r.open(p)
+		if err != nil {
+			return err
+		}
+		readers = append(readers, bytes.NewReader(head), body, bytes.NewReader(make([]byte, padding(p.size))))
+	}
+	readers = append(readers, bytes.NewReader(make([]byte, 2*block)))
+	r.Reader = io.MultiReader(readers...)
+	return nil
 }
 
 func (r *archiveReader) open(p part) (io.Reader, error) {

@@ -130,12 +130,12 @@ func (b Builder) build(ctx context.Context, catalogue Catalogue, recipe Recipe, 
 
 // makeMountPoints makes the directories that the sandbox of the fix-up mounts
 // onto. os.Root keeps what a package may have linked elsewhere inside.
-func makeMountPoints(tree string) error {
+func makeMountPoints(tree string) (err error) {
 	root, err := os.OpenRoot(tree)
 	if err != nil {
 		return fmt.Errorf("make mount points: %w", err)
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	for _, m := range mountPoints() {
 		if err := root.Mkdir(m.path, os.FileMode(m.mode).Perm()); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make mount points: %w", err)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,12 +90,11 @@ func Load(files fs.FS) (Catalogue, error) {
 }
 
 func (c Catalogue) read(files fs.FS, name string) error {
-	file, err := files.Open(name)
+	text, err := fs.ReadFile(files, name)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	decoder := json.NewDecoder(file)
+	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	var r Recipe
 	if err := decoder.Decode(&r); err != nil {

@@ -76,7 +76,7 @@ func findInLayout(m members, bounds Bounds) (contents, error) {
 }
 
 func (m members) document(name string, into any) error {
-	data, err := m.read(name, maxDocument)
+	data, err := m.read(name)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (m members) checked(d v1.Descriptor) ([]byte, error) {
 	if _, err := m.locate(d); err != nil {
 		return nil, err
 	}
-	data, err := m.read(blobName(d.Digest), maxDocument)
+	data, err := m.read(blobName(d.Digest))
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (m members) locate(d v1.Descriptor) (part, error) {
 
 // image collects the configuration and the layers of a manifest.
 func (m members) image(name digest.Digest, manifest v1.Manifest, bounds Bounds) (contents, error) {
-	raw, err := m.read(blobName(name), maxDocument)
+	raw, err := m.read(blobName(name))
 	if err != nil {
 		return contents{}, err
 	}
@@ -239,7 +239,7 @@ func findInDocker(m members, bounds Bounds) (contents, error) {
 	if len(images) != 1 {
 		return contents{}, fmt.Errorf("it has %d images, there must be one", len(images))
 	}
-	config, err := m.read(cleanName(images[0].Config), maxDocument)
+	config, err := m.read(cleanName(images[0].Config))
 	if err != nil {
 		return contents{}, fmt.Errorf("configuration: %w", err)
 	}

@@ -108,14 +108,14 @@ func checkForm(file *os.File) error {
 	return nil
 }
 
-// read returns the whole of a small member.
-func (m members) read(name string, limit int64) ([]byte, error) {
+// read returns the whole of a document.
+func (m members) read(name string) ([]byte, error) {
 	p, ok := m[name]
 	if !ok {
 		return nil, fmt.Errorf("%s is missing", name)
 	}
-	if p.size > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, p.size, limit)
+	if p.size > maxDocument {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, p.size, maxDocument)
 	}
 	reader, err := p.open()
 	if err != nil {

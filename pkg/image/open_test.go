@@ -70,7 +70,7 @@ func TestMissingMountPointsAreAddedAsALayer(t *testing.T) {
 		layers  [][]string
 		missing []string
 	}{
-		"an image of one file":            {[][]string{{"hello"}}, dirs(complete)},
+		"an image of one file":            {[][]string{{"hello"}}, without(dirs(complete), "bin/")},
 		"one directory is missing":        {[][]string{without(complete, "work/")}, []string{"work/"}},
 		"it comes in a later layer":       {[][]string{without(complete, "work/"), {"work/"}}, nil},
 		"a later layer deletes it":        {[][]string{complete, {".wh.work"}}, []string{"work/"}},
@@ -89,6 +89,16 @@ func TestMissingMountPointsAreAddedAsALayer(t *testing.T) {
 			source := d.index.Manifests[0].Digest.String()
 			if added := archive.Digest != source; added != (len(c.missing) > 0) || added && archive.Source != source {
 				t.Fatalf("digest %s from %q; the image was %s", archive.Digest, archive.Source, source)
+			}
+			if len(c.missing) > 0 {
+				var added []string
+				reader := tar.NewReader(lastLayer(t, archive))
+				for h, err := reader.Next(); err == nil; h, err = reader.Next() {
+					added = append(added, h.Name)
+				}
+				if !slices.Equal(added, c.missing) {
+					t.Errorf("added %q, want %q", added, c.missing)
+				}
 			}
 			again := open(t, writeFile(t, stream(t, archive)))
 			if again.Digest != archive.Digest || again.Source != "" {
@@ -307,7 +317,7 @@ func TestBombsStopAtTheBounds(t *testing.T) {
 		bounds image.Bounds
 		want   string
 	}{
-		"4 MB of zeros":      {zeros(4 << 20), image.Bounds{Unpacked: 1 << 20}, "too many bytes"},
+		"4 MB of zeros":       {zeros(4 << 20), image.Bounds{Unpacked: 1 << 20}, "too many bytes"},
 		"a claim":             {claim.Bytes(), image.Bounds{}, "too many bytes"},
 		"zeros after the end": {append(layer(t, "x"), make([]byte, 2<<20)...), image.Bounds{Unpacked: 1 << 20}, "too many bytes"},
 		"many files":          {layer(t, many...), image.Bounds{Files: 1000}, "too many files"},

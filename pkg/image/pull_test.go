@@ -194,11 +194,11 @@ func catalogue(t *testing.T, ref string) *image.Catalogue {
 }
 
 func TestASilentRegistryIsNotWaitedFor(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, says nothing
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // takes connections, says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	const patience = 200 * time.Millisecond
 	var said []string
 	b := image.Builder{

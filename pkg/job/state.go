@@ -10,32 +10,32 @@ import (
 type State string
 
 const (
-	// Queued: accepted and durable, nothing of it runs. Accept puts a job
+	// Queued means accepted and durable, nothing of it runs. Accept puts a job
 	// here; a claim, a cancel or an expiry takes it out.
 	Queued State = "queued"
-	// Running: a worker holds the claim of the current attempt. A claim puts
+	// Running means that a worker holds the claim of the current attempt. A claim puts
 	// a job here; the worker's commit, a cancel, or the loss of the worker
 	// takes it out.
 	Running State = "running"
-	// Canceling: somebody asked to cancel while an attempt ran; its sandbox
+	// Canceling means that somebody asked to cancel while an attempt ran; its sandbox
 	// may still be alive. Cancel puts a job here; the holder's commit, or the
 	// scheduler when the holder is lost, takes it out.
 	Canceling State = "canceling"
-	// Retrying: the last attempt ended without a final result (platform
+	// Retrying means that the last attempt ended without a final result (platform
 	// fault, lost worker, drained worker). The worker or the scheduler puts a
 	// job here; the claim of the next attempt, a cancel or an expiry takes it
 	// out.
 	Retrying State = "retrying"
 
-	// Succeeded: every step exited with 0. Final.
+	// Succeeded means that every step exited with 0. Final.
 	Succeeded State = "succeeded"
-	// Failed: the program or one of its limits is to blame. Final.
+	// Failed means that the program or one of its limits is to blame. Final.
 	Failed State = "failed"
-	// Canceled: ended on request. Final.
+	// Canceled means ended on request. Final.
 	Canceled State = "canceled"
-	// Expired: its time to start passed before it could run. Final.
+	// Expired means that its time to start passed before it could run. Final.
 	Expired State = "expired"
-	// Dead: the platform is to blame and its attempts are used up. Final.
+	// Dead means that the platform is to blame and its attempts are used up. Final.
 	Dead State = "dead"
 )
 
@@ -66,15 +66,15 @@ func (s State) Known() bool {
 type Event string
 
 const (
-	// EventClaim: a worker takes the next attempt.
+	// EventClaim says that a worker takes the next attempt.
 	EventClaim Event = "claim"
-	// EventFinish: the running attempt ended with a verdict.
+	// EventFinish says that the running attempt ended with a verdict.
 	EventFinish Event = "finish"
-	// EventRetry: the running attempt ended without one; another may follow.
+	// EventRetry says that the running attempt ended without one; another may follow.
 	EventRetry Event = "retry"
-	// EventCancel: somebody asked to cancel.
+	// EventCancel says that somebody asked to cancel.
 	EventCancel Event = "cancel"
-	// EventExpire: its time to start passed.
+	// EventExpire says that its time to start passed.
 	EventExpire Event = "expire"
 )
 

@@ -106,8 +106,10 @@ type Observation struct {
 // retry while the platform's attempts last.
 func Decide(spec Spec, seen Observation) (State, Verdict) {
 	evidence := Evidence{Hit: seen.Hit, OOMKills: seen.OOMKills}
+	var last StepResult
 	if n := len(seen.Steps); n > 0 {
-		evidence.Step = seen.Steps[n-1].Name
+		last = seen.Steps[n-1]
+		evidence.Step = last.Name
 	}
 	limits := spec.Limits
 	verdict := func(s State, b Blame, r Reason) (State, Verdict) {
@@ -116,9 +118,9 @@ func Decide(spec Spec, seen Observation) (State, Verdict) {
 	measured := func(unit string, limit, applied, value float64) {
 		evidence.Unit, evidence.Limit, evidence.Applied, evidence.Measured = unit, limit, applied, value
 	}
-	timed := func(r Reason, limit, value Millis) (State, Verdict) {
+	timed := func(r Reason, limit, value, ofStep Millis) (State, Verdict) {
 		if seen.StepLimit > 0 {
-			limit = Millis(seen.StepLimit)
+			limit, value = Millis(seen.StepLimit), ofStep
 		}
 		measured("ms", float64(limit), float64(limit), float64(value))
 		return verdict(Failed, BlameLimit, r)
@@ -135,9 +137,9 @@ func Decide(spec Spec, seen Observation) (State, Verdict) {
 		measured("tasks", float64(limits.PIDs), float64(seen.Applied.SandboxPIDs), float64(seen.Applied.SandboxPIDs))
 		return verdict(Failed, BlameLimit, PIDsLimit)
 	case seen.Ended == TimedOut:
-		return timed(TimedOut, limits.Wall, seen.Wall)
+		return timed(TimedOut, limits.Wall, seen.Wall, last.Wall)
 	case seen.Ended == CPUTime:
-		return timed(CPUTime, limits.CPUTime, seen.CPU)
+		return timed(CPUTime, limits.CPUTime, seen.CPU, last.CPU)
 	case seen.Ended == OutputLimit:
 		measured("bytes", float64(limits.Output), float64(limits.Output), float64(seen.Output))
 		return verdict(Failed, BlameLimit, OutputLimit)

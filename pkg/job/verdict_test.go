@@ -94,3 +94,14 @@ func TestEvidenceNamesLimitAppliedAndMeasured(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+func TestAStepsOwnLimitIsMeasuredByTheStep(t *testing.T) {
+	spec := job.Spec{Limits: job.DefaultLimits().Filled(), Steps: []job.Step{{Name: "a"}, {Name: "b", Wall: 500}}}
+	_, verdict := job.Decide(spec, job.Observation{
+		Steps: []job.StepResult{exit("a", 0), {Name: "b", Wall: 501}}, Unfinished: true,
+		Ended: job.TimedOut, StepLimit: 500, Wall: 4_000,
+	})
+	if got := verdict.Evidence; got.Limit != 500 || got.Measured != 501 || got.Step != "b" {
+		t.Errorf("got %+v, want the step's 501 of 500 ms", got)
+	}
+}

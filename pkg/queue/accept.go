@@ -109,9 +109,10 @@ func (q *Queue) put(ctx context.Context, s stored) (uint64, error) {
 	return q.publish(ctx, msg)
 }
 
-// giveHint says in INTAKE that a job deserves a look. Hints of one job and
+// giveHint says in INTAKE that a job deserves a look. Hints of one record and
 // attempt with one reason are one hint for two minutes; the empty reason is
-// that the job was accepted.
+// that the job was accepted. A job that was removed and accepted again is
+// another record, told by its time.
 func (q *Queue) giveHint(ctx context.Context, sum Summary, reason string) error {
 	_, err := q.publish(ctx, q.intakeHint(sum, reason))
 	return err
@@ -119,7 +120,7 @@ func (q *Queue) giveHint(ctx context.Context, sum Summary, reason string) error 
 
 func (q *Queue) intakeHint(sum Summary, reason string) *nats.Msg {
 	msg := q.hint(sum.Lane(), sum)
-	id := sum.ID + "." + strconv.Itoa(sum.Attempt+1)
+	id := sum.ID + "." + strconv.FormatInt(sum.AcceptedAt.UnixNano(), 36) + "." + strconv.Itoa(sum.Attempt+1)
 	if reason != "" {
 		id += "." + reason
 	}

@@ -176,7 +176,9 @@ func TestRefusedHintWithdrawsTheRecord(t *testing.T) {
 
 func TestRemovedIDCanBeAcceptedAgain(t *testing.T) {
 	q := fresh(t)
+	l := lead(t, q)
 	accept(t, q, spec("one"))
+	releaseAll(t, q, l)
 	if err := q.Remove(within(t), "default", "one"); !errors.Is(err, job.ErrNotFinal) {
 		t.Fatalf("remove of a queued job: %v", err)
 	}
@@ -193,6 +195,9 @@ func TestRemovedIDCanBeAcceptedAgain(t *testing.T) {
 		t.Fatalf("second remove: %v", err)
 	}
 	accept(t, q, spec("one"))
+	if n := releaseAll(t, q, l); n.Released != 1 {
+		t.Fatalf("released %+v; the hint of the former job swallowed that of the new one", n)
+	}
 }
 
 func TestFinalRecordExpires(t *testing.T) {

@@ -119,6 +119,9 @@ func (q *Queue) settle(ctx context.Context, c *Claim, s stored, event job.Event)
 		}
 		s.seq = c.seq
 		_, err := q.put(ctx, s)
+		if errors.Is(err, job.ErrFull) && pause(ctx, time.Second) == nil {
+			continue // what has run must not be lost for want of space
+		}
 		if !errors.Is(err, errMoved) {
 			return err
 		}

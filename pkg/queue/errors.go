@@ -9,10 +9,10 @@ import (
 )
 
 var (
-	// ErrTooLarge: a record or one of its parts does not fit; it belongs
+	// ErrTooLarge says that a record or one of its parts does not fit; it belongs
 	// into an object.
 	ErrTooLarge = errors.New("too large for a record")
-	// ErrCanceling: somebody asked to cancel the job while it ran. The
+	// ErrCanceling says that somebody asked to cancel the job while it ran. The
 	// holder must stop its sandbox and commit job.Canceled with the same
 	// claim.
 	ErrCanceling = errors.New("job is being canceled")

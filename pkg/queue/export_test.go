@@ -1,6 +1,11 @@
 package queue
 
-import "context"
+import (
+	"context"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
 
 // GiveHint gives a job's hint whatever its state.
 func GiveHint(q *Queue, ctx context.Context, tenant, id, reason string) error {
@@ -59,4 +64,69 @@ func ObjectBytes(q *Queue, ctx context.Context, b Bucket) uint64 {
 		panic(err)
 	}
 	return info.State.Bytes
+}
+
+// LoseHints empties INTAKE, as a crash of the machine might.
+func LoseHints(q *Queue, ctx context.Context) error {
+	s, err := q.js.Stream(ctx, intakeStream)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject("in.>"))
+}
+
+// LoseReady removes what was released and not delivered.
+func LoseReady(q *Queue, ctx context.Context) error {
+	s, err := q.js.Stream(ctx, readyStream(q.cfg.Pool))
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject("rdy.>"))
+}
+
+// Unlist has a worker say nothing more of itself, so that its key does not
+// list what it claims from now on.
+func Unlist(r *Registration) {
+	r.cancel()
+	r.loops.Wait()
+}
+
+// StreamNames lists the layout.
+func StreamNames(q *Queue) []string {
+	var names []string
+	for _, s := range q.streams() {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// LoseTimers empties DELAY.
+func LoseTimers(q *Queue, ctx context.Context) error {
+	s, err := q.js.Stream(ctx, delayStream)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx)
+}
+
+// AgeLayout makes the layout look like that of another release.
+func AgeLayout(q *Queue, ctx context.Context) error {
+	s, err := q.js.Stream(ctx, intakeStream)
+	if err != nil {
+		return err
+	}
+	config := s.CachedInfo().Config
+	config.Metadata["layout_version"] = "0"
+	_, err = q.js.UpdateStream(ctx, config)
+	return err
+}
+
+// MaxBytes is the size of a stream.
+func MaxBytes(q *Queue, ctx context.Context, stream string) int64 {
+	info, err := q.streamInfo(ctx, stream, "")
+	if err != nil {
+		panic(err)
+	}
+	return info.Config.MaxBytes
 }

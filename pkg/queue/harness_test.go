@@ -21,7 +21,10 @@ func start(t testing.TB, cfg queue.ServerConfig) *queue.Server {
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
 	}
-	cfg.Logger, cfg.Profile = logger(t), queue.Fast
+	if cfg.Profile == "" {
+		cfg.Profile = queue.Fast
+	}
+	cfg.Logger = logger(t)
 	s, err := queue.StartServer(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -77,8 +77,11 @@ func (q *Queue) bury(ctx context.Context, s stored) {
 func (q *Queue) SettleWorker(ctx context.Context, w Worker) int {
 	n := 0
 	for _, h := range w.Held {
+		if ctx.Err() != nil {
+			return n
+		}
 		changed, err := q.settleHeld(ctx, w, h)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			// The hint comes again by itself; the reconcile pass looks too.
 			q.log.Warn("settle job of lost worker", "worker", w.ID, "job", h.Job, "error", err)
 		}

@@ -17,7 +17,7 @@ func TestObjectsComeBackAsTheyWere(t *testing.T) {
 	q := fresh(t)
 	for name, size := range map[string]int{
 		"empty": 0, "a byte": 1, "one piece": 1 << 20, "just more": 1<<20 + 1,
-		"exactly one part": 32 << 20, "several parts": 70<<20 + 17,
+		"exactly one part": 32 << 20, "two parts": 32<<20 + 17,
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := make([]byte, size)

@@ -153,7 +153,7 @@ func (p *puller) discard() {
 			return
 		}
 		if m.Header.Get("Status") == "" {
-			_ = m.Respond([]byte("-NAK"))
+			_ = p.q.giveBack(m.Reply, 0)
 		}
 	}
 }

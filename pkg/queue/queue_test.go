@@ -1,9 +1,13 @@
 package queue_test
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
 func TestOneJobFromAcceptToCommit(t *testing.T) {
@@ -31,4 +35,52 @@ func TestOneJobFromAcceptToCommit(t *testing.T) {
 	if d, err := q.Depth(within(t)); err != nil || d.Waiting != 0 || d.Held != 0 {
 		t.Fatalf("READY after commit: %+v %v", d, err)
 	}
+}
+
+func TestEveryProfileRunsAJobAndKeepsItsFiles(t *testing.T) {
+	for _, p := range []queue.Profile{queue.Fast, queue.Balanced, queue.Strict} {
+		t.Run(string(p), func(t *testing.T) {
+			dir := t.TempDir()
+			server := start(t, queue.ServerConfig{Dir: dir, Profile: p})
+			q := open(t, queue.Config{Server: server})
+			accept(t, q, spec("one"))
+			releaseAll(t, q, lead(t, q))
+			c := claim(t, q, register(t, q, "w1"))
+			if err := q.Commit(within(t), c, done(c)); err != nil {
+				t.Fatal(err)
+			}
+			q.Close()
+			server.Close()
+			again := open(t, queue.Config{Server: start(t, queue.ServerConfig{Dir: dir, Profile: p})})
+			if got := get(t, again, "one"); got.State != job.Succeeded {
+				t.Fatalf("%+v", got)
+			}
+		})
+	}
+	if _, err := queue.StartServer(queue.ServerConfig{Dir: t.TempDir(), Profile: "reckless", Logger: logger(t)}); err == nil {
+		t.Fatal("an unknown profile was taken")
+	}
+}
+
+func TestTwoSlotsTwoPullsAndNoMore(t *testing.T) {
+	q := fresh(t)
+	r := register(t, q, "w1")
+	ctx, cancel := context.WithCancel(within(t))
+	var slots sync.WaitGroup
+	for range 2 {
+		slots.Go(func() { _, _ = q.Take(ctx, r) })
+	}
+	eventually(t, "two slots ask", func() bool {
+		d, err := q.Depth(ctx)
+		return err == nil && d.Asking == 2
+	})
+	for i := range 5 {
+		accept(t, q, spec(fmt.Sprint("job", i)))
+	}
+	releaseAll(t, q, lead(t, q))
+	slots.Wait()
+	if d, err := q.Depth(ctx); err != nil || d.Waiting != 3 || d.Held != 2 || d.Asking != 0 {
+		t.Fatalf("%+v %v", d, err)
+	}
+	cancel()
 }

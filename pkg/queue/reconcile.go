@@ -52,14 +52,40 @@ func (q *Queue) Heads(ctx context.Context) (map[string]time.Time, error) {
 	return heads, nil
 }
 
-// InReady names the jobs that have a hint in READY, delivered or not.
-func (q *Queue) InReady(ctx context.Context) (map[string]bool, error) {
-	jobs := map[string]bool{}
-	err := q.scan(ctx, readyStream(q.cfg.Pool), "rdy.>", func(m message) { jobs[m.header.Get(headerJob)] = true })
+// ReadyHint is a hint in READY.
+type ReadyHint struct {
+	Seq uint64
+	// Delivered: a worker has got it, and not yet acknowledged it.
+	Delivered bool
+}
+
+// InReady lists the hints in READY by job; of several the last.
+func (q *Queue) InReady(ctx context.Context) (map[string]ReadyHint, error) {
+	info, err := q.readyInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hints := map[string]ReadyHint{}
+	err = q.scan(ctx, readyStream(q.cfg.Pool), "rdy.>", func(m message) {
+		hints[m.header.Get(headerJob)] = ReadyHint{m.seq, m.seq <= info.Delivered.Stream}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("scan READY: %w", err)
 	}
-	return jobs, nil
+	return hints, nil
+}
+
+// Redeliver has a hint in READY that was delivered come again now, in the
+// name of whoever got it. One that was acknowledged meanwhile stays gone.
+func (q *Queue) Redeliver(ctx context.Context, h ReadyHint) error {
+	info, err := q.readyInfo(ctx)
+	if err != nil {
+		return err
+	}
+	// $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>:
+	// the server goes by the stream's sequence and wants the consumer's in range.
+	return q.giveBack(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", readyStream(q.cfg.Pool), readyConsumer(q.cfg.Class),
+		h.Seq, info.Delivered.Consumer, time.Now().UnixNano()), 0)
 }
 
 // Restore gives a job that waits and whose hint seems lost another one: in
@@ -94,9 +120,10 @@ func (q *Queue) Restore(ctx context.Context, s Summary) (bool, error) {
 	return err == nil, err
 }
 
-// Abandon ends the attempt of a running job if its holder is lost, and gives
-// its hint again if it is to be retried. false: the holder has it in hand.
-func (q *Queue) Abandon(ctx context.Context, s Summary) (bool, error) {
+// Abandon ends the attempt of a running job if its holder is lost, and has its
+// hint come again if it is to be retried: the one in READY, if hint is there,
+// else another. false: the holder has it in hand.
+func (q *Queue) Abandon(ctx context.Context, s Summary, hint ReadyHint) (bool, error) {
 	now, err := q.readAtLeader(ctx, s.Tenant, s.ID)
 	if errors.Is(err, job.ErrNotFound) {
 		return false, nil
@@ -118,8 +145,11 @@ func (q *Queue) Abandon(ctx context.Context, s Summary) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("abandon attempt of %s: %w", s.ID, err)
 	}
-	if next.State != job.Retrying {
+	switch {
+	case next.State != job.Retrying:
 		return true, nil
+	case hint.Delivered:
+		return true, q.Redeliver(ctx, hint)
 	}
 	return true, q.giveHint(ctx, next.summary(), "abandoned")
 }

@@ -86,21 +86,30 @@ type Depth struct {
 
 // Depth asks how full READY is.
 func (q *Queue) Depth(ctx context.Context) (Depth, error) {
+	info, err := q.readyInfo(ctx)
+	if err != nil {
+		return Depth{}, err
+	}
+	return Depth{Waiting: int(info.NumPending), Held: info.NumAckPending, Asking: info.NumWaiting}, nil
+}
+
+// readyInfo is what the server says of the consumer that slots pull from.
+func (q *Queue) readyInfo(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	m, err := q.request(ctx, "$JS.API.CONSUMER.INFO."+readyStream(q.cfg.Pool)+"."+readyConsumer(q.cfg.Class), nil)
 	if err != nil {
-		return Depth{}, fmt.Errorf("depth of READY: %w", err)
+		return nil, fmt.Errorf("depth of READY: %w", err)
 	}
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
 		jetstream.ConsumerInfo
 	}
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return Depth{}, fmt.Errorf("depth of READY: %w", err)
+		return nil, fmt.Errorf("depth of READY: %w", err)
 	}
 	if answer.Error != nil {
-		return Depth{}, fmt.Errorf("depth of READY: %w", answer.Error)
+		return nil, fmt.Errorf("depth of READY: %w", answer.Error)
 	}
-	return Depth{Waiting: int(answer.NumPending), Held: answer.NumAckPending, Asking: answer.NumWaiting}, nil
+	return &answer.ConsumerInfo, nil
 }
 
 // Released is what became of the head of a lane.

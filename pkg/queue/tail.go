@@ -16,13 +16,13 @@ type tail struct {
 	after          uint64 // the sequence that was the last to be seen
 	each           func(message) error
 	// caughtUp is called once, when all that was there at first is passed.
-	// tailDone, returned by it, ends the tail.
+	// errTailDone, returned by it, ends the tail.
 	caughtUp func() error
 }
 
 var errTailDone = errors.New("done")
 
-// run reads until ctx ends or a function returns an error. It begins anew
+// tail reads until ctx ends or a function returns an error. It begins anew
 // where it was when the consumer is lost, the connection was, or a message is
 // missing.
 func (q *Queue) tail(ctx context.Context, t tail) error {

@@ -151,13 +151,11 @@ func (q *Queue) Skip(_ context.Context, d Delivery) error {
 	return nil
 }
 
-// giveBack has a hint delivered again.
+// giveBack has a hint delivered again, after a while or at once. A delay is
+// always named, however short: the server stores it, and forgets a hint that
+// was given back without one when it restarts, until its ackWait is over.
 func (q *Queue) giveBack(ack string, after time.Duration) error {
-	body := "-NAK"
-	if after > 0 {
-		body += ` {"delay": ` + strconv.FormatInt(int64(after), 10) + `}`
-	}
-	return q.nc.Publish(ack, []byte(body))
+	return q.nc.Publish(ack, []byte(`-NAK {"delay": `+strconv.FormatInt(int64(max(after, 1)), 10)+`}`))
 }
 
 // ack ends a hint and waits for the server to say so. The record says what is

@@ -51,6 +51,8 @@ type WorkerChange struct {
 	Worker Worker
 	// Gone says that the key has expired or was removed.
 	Gone bool
+	// Left says that it went by itself, having settled what it held.
+	Left bool
 	// Listed marks the end of what was there when the watch began; Worker is
 	// then empty.
 	Listed bool

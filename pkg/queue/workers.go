@@ -138,7 +138,7 @@ func (w *workerWatch) see(q *Queue, m message) {
 	if gone(m.header) || m.header.Get(headerOperation) != "" {
 		if last, ok := w.known[m.subject]; ok {
 			delete(w.known, m.subject)
-			w.fn(WorkerChange{Worker: last, Gone: true})
+			w.fn(WorkerChange{Worker: last, Gone: true, Left: m.header.Get(headerOperation) != ""})
 		}
 		return
 	}

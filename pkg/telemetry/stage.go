@@ -84,7 +84,7 @@ func StartAt(ctx context.Context, name string, start time.Time, attrs ...attribu
 // Set adds attributes to the stage.
 func (s *Stage) Set(attrs ...attribute.KeyValue) {
 	for _, a := range attrs {
-		s.attrs[string(a.Key)] = a.Value.Emit()
+		s.attrs[string(a.Key)] = a.Value.String()
 	}
 	if s.span != nil {
 		s.span.SetAttributes(attrs...)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // runtimeGroup holds containerd and the shims; its siblings are the sandboxes.
@@ -101,11 +102,13 @@ func (c *Cgroups) create() error {
 	return nil
 }
 
-// attach moves a process into the runtime's group.
+// attach moves a process into the runtime's group. One that has ended already
+// is none of its business.
 func (c *Cgroups) attach(pid int) error {
 	for _, h := range c.hierarchies {
 		procs := filepath.Join(h.own, c.name, runtimeGroup, "cgroup.procs")
-		if err := os.WriteFile(procs, fmt.Append(nil, pid), 0); err != nil {
+		err := os.WriteFile(procs, fmt.Append(nil, pid), 0)
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("move process %d into cgroup: %w", pid, err)
 		}
 	}

@@ -205,7 +205,7 @@ func (c *check) compare(have counters, want enforced) {
 		c.problem("limits.cpu_time", "use a kernel that counts processor time per cgroup", "%v", err)
 	}
 	_, err1 := have.memory()
-	_, err2 := have.pidsHits()
+	_, err2 := have.events()
 	if err := errors.Join(err1, err2); err != nil {
 		c.problem("limits.memory", "use Linux 4.13 or later", "%v", err)
 	}

@@ -224,6 +224,15 @@ func (c *Containerd) Err() error {
 	return c.err
 }
 
+// Run holds containerd until ctx ends or supervision gives up, and closes it.
+func (c *Containerd) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-c.done:
+	}
+	return errors.Join(c.Err(), c.Close())
+}
+
 // Close ends everything that runs through the managed containerd, containerd
 // itself, and removes cgroups, sockets and state: within 5 seconds and with
 // nothing left but images. A second call does nothing.

@@ -19,11 +19,11 @@ import (
 type counters interface {
 	// cpu is the processor time used since the sandbox was made.
 	cpu() (time.Duration, error)
+	// memory costs the kernel more than the others: not for every look.
 	memory() (memory, error)
 	// resetPeak starts memory.peak anew, where the kernel can.
 	resetPeak() error
-	// pidsHits counts the refused forks.
-	pidsHits() (int64, error)
+	events() (events, error)
 	// limits are those in force.
 	limits() (enforced, error)
 	// setCPU changes how many cores may be used at one moment.
@@ -33,9 +33,14 @@ type counters interface {
 // memory is one reading of the memory controller.
 type memory struct {
 	usage, peak job.Bytes
-	oomKills    int64
 	// refaults counts pages of files that were dropped and read again.
 	refaults int64
+}
+
+// events are what the kernel did because of a limit.
+type events struct {
+	oomKills int64 // processes killed
+	pidsHits int64 // forks refused
 }
 
 // enforced are the limits of a cgroup as read back from it.

@@ -20,25 +20,25 @@ func (c counters1) cpu() (time.Duration, error) {
 func (c counters1) memory() (memory, error) {
 	usage, err1 := readInt(c.memoryDir, "memory.usage_in_bytes")
 	peak, err2 := readInt(c.memoryDir, "memory.max_usage_in_bytes")
-	oom, err3 := readKeys(c.memoryDir, "memory.oom_control", "oom_kill")
 	// Kernels before 5.9 have one counter for both kinds of pages.
-	stat, err4 := readKeys(c.memoryDir, "memory.stat", "workingset_refault_file", "workingset_refault")
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	stat, err3 := readKeys(c.memoryDir, "memory.stat", "workingset_refault_file", "workingset_refault")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return memory{}, err
 	}
-	return memory{job.Bytes(usage), job.Bytes(peak), oom[0], max(stat[0], stat[1])}, nil
+	return memory{job.Bytes(usage), job.Bytes(peak), max(stat[0], stat[1])}, nil
 }
 
 func (c counters1) resetPeak() error {
 	return writeValue(c.memoryDir, "memory.max_usage_in_bytes", "0")
 }
 
-func (c counters1) pidsHits() (int64, error) {
-	hits, err := readKeys(c.pidsDir, "pids.events", "max")
-	if err != nil {
-		return 0, err
+func (c counters1) events() (events, error) {
+	oom, err1 := readKeys(c.memoryDir, "memory.oom_control", "oom_kill")
+	hits, err2 := readKeys(c.pidsDir, "pids.events", "max")
+	if err := errors.Join(err1, err2); err != nil {
+		return events{}, err
 	}
-	return hits[0], nil
+	return events{oom[0], hits[0]}, nil
 }
 
 func (c counters1) limits() (enforced, error) {

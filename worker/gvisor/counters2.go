@@ -37,24 +37,24 @@ func (c counters2) memory() (memory, error) {
 	if errors.Is(err2, fs.ErrNotExist) {
 		peak, err2 = usage, nil // before Linux 5.19: the highest reading stands for the peak
 	}
-	events, err3 := readKeys(c.dir, "memory.events", "oom_kill")
-	stat, err4 := readKeys(c.dir, "memory.stat", "workingset_refault_file", "workingset_refault")
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	stat, err3 := readKeys(c.dir, "memory.stat", "workingset_refault_file", "workingset_refault")
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return memory{}, err
 	}
-	return memory{job.Bytes(usage), job.Bytes(peak), events[0], max(stat[0], stat[1])}, nil
+	return memory{job.Bytes(usage), job.Bytes(peak), max(stat[0], stat[1])}, nil
 }
 
 // resetPeak does nothing: the kernel resets memory.peak for one open file
 // only, and from Linux 6.12. The peak of a step is that of the job so far.
 func (c counters2) resetPeak() error { return nil }
 
-func (c counters2) pidsHits() (int64, error) {
-	hits, err := readKeys(c.dir, "pids.events", "max")
-	if err != nil {
-		return 0, err
+func (c counters2) events() (events, error) {
+	oom, err1 := readKeys(c.dir, "memory.events", "oom_kill")
+	hits, err2 := readKeys(c.dir, "pids.events", "max")
+	if err := errors.Join(err1, err2); err != nil {
+		return events{}, err
 	}
-	return hits[0], nil
+	return events{oom[0], hits[0]}, nil
 }
 
 func (c counters2) limits() (enforced, error) {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/worker"
 	"github.com/sandlot-dev/sandlot/worker/sandboxtest"
 )
@@ -43,9 +42,9 @@ func (h *host) processes(t *testing.T, group string, words ...string) []int {
 }
 
 // whileRunning runs a long job and calls do as soon as its program is heard.
-func (h *host) whileRunning(t *testing.T, do func(task worker.Task)) sandboxtest.Attempt {
+func (h *host) whileRunning(t *testing.T, script string, do func(task worker.Task)) sandboxtest.Attempt {
 	t.Helper()
-	spec := sandboxtest.Sh(h.image(t, "busybox"), "echo ready; sleep 50")
+	spec := sandboxtest.Sh(h.image(t, "busybox"), "echo ready; "+script)
 	spec.Limits.Wall = 55_000
 	task := sandboxtest.Task(spec)
 	box := sandboxtest.Prepare(t, h.runtime, task)
@@ -76,7 +75,7 @@ func TestDeathIsThePlatforms(t *testing.T) {
 		"its shim":    {"runtime", []string{"containerd-shim-runsc-v1", "-id"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := h.whileRunning(t, func(task worker.Task) {
+			a := h.whileRunning(t, "sleep 50", func(task worker.Task) {
 				group, words := victim.group, victim.words
 				if group == "" {
 					group = task.ID
@@ -93,9 +92,6 @@ func TestDeathIsThePlatforms(t *testing.T) {
 					}
 				}
 			})
-			if name == "its gofer" && a.Seen.Ended == job.TimedOut {
-				t.Skip("a sandbox that does not need its gofer lives on")
-			}
 			a.Want(t, "dead platform sandbox_fault")
 			if a.Stdout(0) != "ready\n" || len(a.Seen.Steps) != 1 || a.Seen.Fault == "" {
 				t.Errorf("output %q, seen %+v", a.Stdout(0), a.Seen)
@@ -106,11 +102,29 @@ func TestDeathIsThePlatforms(t *testing.T) {
 	sandboxtest.Must(t, h.runtime, sandboxtest.Sh(h.image(t, "busybox"), "exit 0")).Want(t, "succeeded none exited")
 }
 
+// TestGuardOfProcesses lowers the host's limit on tasks under a running
+// sandbox, since a job within its own limit cannot reach it.
+func TestGuardOfProcesses(t *testing.T) {
+	h := open(t)
+	a := h.whileRunning(t, "sleep 1; for i in 1 2 3 4 5 6 7 8 9; do sleep 40 & done; wait", func(task worker.Task) {
+		dir := h.containerd.Cgroups().Dir("pids", task.ID)
+		now, err := os.ReadFile(filepath.Join(dir, "pids.current"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "pids.max"), now, 0)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	a.Want(t, "failed limit pids_limit")
+	h.mustBeClean(t)
+}
+
 // TestContainerdDies kills containerd under a running job: the attempt is the
 // platform's fault, the sandbox is gone, and the next job runs.
 func TestContainerdDies(t *testing.T) {
 	h := open(t)
-	a := h.whileRunning(t, func(worker.Task) {
+	a := h.whileRunning(t, "sleep 50", func(worker.Task) {
 		for _, pid := range h.processes(t, "runtime", "containerd.toml") {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Error(err)
@@ -122,11 +136,11 @@ func TestContainerdDies(t *testing.T) {
 	h.mustBeClean(t)
 }
 
-// TestIDIsUsedOnce makes a cgroup of the sandbox's name first: the runtime
-// would take its limits for those wanted, and there are none.
+// TestIDIsUsedOnce asks for a sandbox whose cgroup is there already: the
+// runtime would take its limits for those wanted, and there are none.
 func TestIDIsUsedOnce(t *testing.T) {
 	h := open(t)
-	task := sandboxtest.Task(sandboxtest.Sh(h.image(t, "busybox"), "exit 0"))
+	task := sandboxtest.Task(sandboxtest.Sh(h.image(t, "busybox"), "echo still here"))
 	dir := h.containerd.Cgroups().Dir("pids", task.ID)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -134,6 +148,19 @@ func TestIDIsUsedOnce(t *testing.T) {
 	if _, err := h.runtime.Prepare(t.Context(), task); err == nil || !strings.Contains(err.Error(), "there already") {
 		t.Errorf("error is %v", err)
 	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	// The id of a living sandbox is refused, and the sandbox lives on.
+	box := sandboxtest.Prepare(t, h.runtime, task)
+	if _, err := h.runtime.Prepare(t.Context(), task); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("error is %v", err)
+	}
+	sink := new(sandboxtest.Sink)
+	if _, err := box.Run(t.Context(), sink); err != nil || sink.Text(0, worker.Stdout) != "still here\n" {
+		t.Errorf("output %q, error %v", sink.Text(0, worker.Stdout), err)
+	}
+	sandboxtest.Close(t, box)
 	h.mustBeClean(t)
 }
 

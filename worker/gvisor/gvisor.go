@@ -20,11 +20,14 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 	"github.com/sandlot-dev/sandlot/worker"
 )
 
@@ -41,6 +44,9 @@ type Runtime struct {
 	config   Config
 	images   *imageStore
 	versions job.Runtime
+
+	mu   sync.Mutex
+	live map[string]bool // ids of sandboxes that are not closed
 }
 
 var _ worker.Runtime = (*Runtime)(nil)
@@ -76,6 +82,7 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 			logger:      config.Logger,
 			pulls:       map[digest.Digest]*pull{},
 		},
+		live:     map[string]bool{},
 		versions: job.Runtime{Runsc: runsc, Containerd: served.Version},
 	}, nil
 }
@@ -99,14 +106,19 @@ func (r *Runtime) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox
 	if err := r.config.Containerd.Ready(ctx); err != nil {
 		return nil, fmt.Errorf("prepare sandbox: %w", err)
 	}
-	root, err := r.images.get(ctx, task.Spec.Image)
+	placing, stage := telemetry.Start(ctx, telemetry.StageImage, attribute.String(telemetry.KeyDigest, task.Spec.Image.Digest))
+	root, err := r.images.get(placing, task.Spec.Image)
+	stage.End(err)
 	if err != nil {
 		return nil, err
 	}
 	s := r.sandbox(task, root)
+	if err := r.claim(s); err != nil {
+		return nil, fmt.Errorf("prepare sandbox: %w", err)
+	}
 	booting, cancel := context.WithTimeoutCause(ctx, bootPatience, errSlowBoot)
 	defer cancel()
-	if err := s.boot(booting, root); err != nil {
+	if err := s.prepare(booting, root); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
 		defer cancel()
 		if failed := s.Close(closing); failed != nil {
@@ -115,9 +127,30 @@ func (r *Runtime) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("boot sandbox %s: %w", task.ID, err)
+		return nil, fmt.Errorf("prepare sandbox %s: %w", task.ID, err)
 	}
 	return s, nil
+}
+
+// claim makes sure that the id is that of no other sandbox, present or past.
+// The runtime would take a cgroup that it finds for one whose limits were set
+// by somebody else, and set none.
+func (r *Runtime) claim(s *sandbox) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live[s.task.ID] {
+		return fmt.Errorf("id %s is in use", s.task.ID)
+	}
+	if dir, there := s.group.exists(); there {
+		return fmt.Errorf("cgroup %s is there already", dir)
+	}
+	r.live[s.task.ID] = true
+	s.release = func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.live, s.task.ID)
+	}
+	return nil
 }
 
 // validID accepts what containerd, runsc, cgroups and file names all take.

@@ -65,6 +65,12 @@ func TestHostilePrograms(t *testing.T) {
 			verdict: "failed limit output_limit",
 			within:  10 * time.Second,
 		},
+		"output flood with little memory": {
+			script:  `yes >&2 & yes`,
+			limits:  job.Limits{Output: 32 * job.MiB, Memory: 4 * job.MiB, Wall: 30_000},
+			verdict: "failed limit output_limit",
+			within:  20 * time.Second,
+		},
 		"processes that stay behind": {
 			script:  `for i in 1 2 3 4 5; do setsid sleep 1000 & done; trap '' TERM; echo leaving`,
 			verdict: "succeeded none exited",

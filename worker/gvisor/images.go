@@ -117,19 +117,27 @@ func finished(done <-chan struct{}) bool {
 	}
 }
 
-// place brings an image from wherever it is to a read-only view.
+// place brings an image from wherever it is to a read-only view. An image that
+// is known but cannot be unpacked, since somebody cut it short or removed a
+// part, is forgotten and fetched anew, once.
 func (s *imageStore) place(ctx context.Context, want digest.Digest) (rootfs, error) {
 	start := time.Now()
 	record, err := s.client.ImageService().Get(ctx, imageName(want))
+	known := err == nil
 	if errdefs.IsNotFound(err) {
 		record, err = s.load(ctx, want)
 	}
 	if err != nil {
 		return rootfs{}, err
 	}
-	root, err := s.view(ctx, want, containerd.NewImage(s.client, record))
+	root, err := s.view(ctx, want, record)
+	if known && errors.Is(err, job.ErrImage) {
+		if record, err = s.load(ctx, want); err == nil {
+			root, err = s.view(ctx, want, record)
+		}
+	}
 	if err != nil {
-		return rootfs{}, imageError(err)
+		return rootfs{}, err
 	}
 	read, err := warm(ctx, dirsOf(root.mounts))
 	if err != nil {
@@ -139,13 +147,28 @@ func (s *imageStore) place(ctx context.Context, want digest.Digest) (rootfs, err
 	return root, nil
 }
 
+// view makes the view of an image, or forgets the image.
+func (s *imageStore) view(ctx context.Context, want digest.Digest, record images.Image) (rootfs, error) {
+	root, err := s.unpack(ctx, want, containerd.NewImage(s.client, record))
+	if err = imageError(err); errors.Is(err, job.ErrImage) {
+		forgotten := s.client.ImageService().Delete(ctx, record.Name, images.SynchronousDelete())
+		if forgotten != nil && !errdefs.IsNotFound(forgotten) {
+			err = errors.Join(err, forgotten)
+		}
+	}
+	return root, err
+}
+
 // load fetches the archive and imports it under a name that holds the digest.
 func (s *imageStore) load(ctx context.Context, want digest.Digest) (images.Image, error) {
 	archive, err := s.fetch(ctx, want.String())
 	if err != nil {
 		return images.Image{}, fmt.Errorf("fetch archive: %w: %w", err, job.ErrImage)
 	}
-	defer archive.Close()
+	// The reader may wait for a transfer that knows nothing of ctx.
+	closing := sync.OnceValue(archive.Close)
+	defer closing()                                      //nolint:errcheck // it was only read
+	defer context.AfterFunc(ctx, func() { closing() })() //nolint:errcheck // as above
 	imported, err := s.client.Import(ctx, archive, containerd.WithDigestRef(imageName))
 	if err != nil {
 		return images.Image{}, imageError(fmt.Errorf("import archive: %w", err))
@@ -158,8 +181,8 @@ func (s *imageStore) load(ctx context.Context, want digest.Digest) (images.Image
 	return images.Image{}, fmt.Errorf("archive holds no image of that digest: %w", job.ErrImage)
 }
 
-// view unpacks the image and makes the view, if that has not been done.
-func (s *imageStore) view(ctx context.Context, want digest.Digest, image containerd.Image) (rootfs, error) {
+// unpack unpacks the image and makes the view, if that has not been done.
+func (s *imageStore) unpack(ctx context.Context, want digest.Digest, image containerd.Image) (rootfs, error) {
 	unpacked, err := image.IsUnpacked(ctx, s.snapshotter)
 	if err == nil && !unpacked {
 		err = image.Unpack(ctx, s.snapshotter)
@@ -197,7 +220,7 @@ func viewKey(d digest.Digest) string { return viewPrefix + d.String() }
 
 // imageError blames the image, unless containerd could not be asked.
 func imageError(err error) error {
-	if errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errors.Is(err, context.Canceled) {
+	if err == nil || errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, job.ErrImage)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,20 +55,6 @@ func (g group) pids() ([]int, error) {
 		}
 	}
 	return all, nil
-}
-
-// holds tells whether a process is in the group, everywhere.
-func (g group) holds(pid int) error {
-	for _, dir := range g.dirs {
-		pids, err := members(dir)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(pids, pid) {
-			return fmt.Errorf("the sandbox is not in cgroup %s", dir)
-		}
-	}
-	return nil
 }
 
 // signal sends SIGKILL to every process once, without waiting.
@@ -131,21 +116,17 @@ func (g group) remove(ctx context.Context) error {
 	}
 }
 
-// oomScore makes the kernel choose a sandbox before the worker, containerd and
-// the queue when the host runs out of memory. Raising needs no privilege; what
-// the runtime is told by the spec it ignores for sandboxes.
-const oomScore = "700"
-
-func (g group) offerToOOM() error {
-	pids, err := g.pids()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(oomScore), 0)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("raise oom score: %w", err)
-		}
+// offerToOOM makes the kernel choose the sandbox process, whenever it has to
+// choose one: at the sandbox's own memory limit, where the alternative would be
+// one of the job's processes, whose death the job could survive; and on a host
+// without memory, where it would be the worker. Raising a score needs no
+// privilege. What the runtime is told by the spec it ignores for sandboxes.
+//
+// The processes of the job do not inherit it: they descend from one that the
+// sandbox has started while it booted.
+func offerToOOM(pid int) error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0); err != nil {
+		return fmt.Errorf("raise oom score: %w", err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package gvisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -95,28 +94,27 @@ func (m *machine) watchExit(ctx context.Context) {
 }
 
 // exitPatience bounds the wait for containerd to notice a death.
-const exitPatience = 5 * time.Second
+const exitPatience = 10 * time.Second
 
-// awaitExit waits until containerd knows that the sandbox is gone.
-func (m *machine) awaitExit(ctx context.Context) error {
+// awaitExit waits until containerd knows that the sandbox is gone. A task that
+// it still thinks alive cannot be deleted, so a wait in vain shows there.
+func (m *machine) awaitExit(ctx context.Context) {
 	if m.exited == nil {
-		return nil
+		return
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, exitPatience, errors.New("containerd does not notice the sandbox's death"))
-	defer cancel()
+	patience := time.NewTimer(exitPatience)
+	defer patience.Stop()
 	select {
 	case <-m.exited:
-		return nil
+	case <-patience.C:
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 
 // remove removes task and container. What is gone already is no error; what
 // was never made neither.
 func (m *machine) remove(ctx context.Context) error {
-	_, err := m.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: m.id})
-	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+	if err := m.removeTask(ctx); err != nil {
 		return fmt.Errorf("delete task: %w", err)
 	}
 	if err := m.client.ContainerService().Delete(ctx, m.id); err != nil && !errdefs.IsNotFound(err) {
@@ -127,6 +125,22 @@ func (m *machine) remove(ctx context.Context) error {
 		<-m.exited
 	}
 	return nil
+}
+
+// removeTask asks until the task is gone. When a shim has died, containerd
+// needs a moment to clear away after it, and fails to reach it until then.
+func (m *machine) removeTask(ctx context.Context) error {
+	for {
+		_, err := m.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: m.id})
+		if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // stopWaitingNow gives up on hearing of the sandbox's end.

@@ -53,7 +53,8 @@ func (r *Runtime) reap(ctx context.Context, c containers.Container) error {
 		return err
 	}
 	m.watchExit(ctx)
-	if err := errors.Join(m.awaitExit(ctx), m.remove(ctx)); err != nil {
+	m.awaitExit(ctx)
+	if err := m.remove(ctx); err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, err)
 	}
 	return g.remove(ctx)

@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/pkg/frame"
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 	"github.com/sandlot-dev/sandlot/worker"
 	"github.com/sandlot-dev/sandlot/worker/guest"
 )
@@ -55,17 +57,23 @@ func (a *attempt) steps(ctx context.Context) error {
 }
 
 // step runs one step to its end, or to the end of the sandbox.
-func (a *attempt) step(ctx context.Context, i int, step job.Step) (job.StepResult, error) {
+func (a *attempt) step(ctx context.Context, i int, step job.Step) (_ job.StepResult, failed error) {
 	result := job.StepResult{Name: step.Name}
+	ctx, stage := telemetry.Start(ctx, telemetry.StageStep, attribute.String(telemetry.KeyStep, step.Name))
+	defer func() { stage.End(failed) }()
 	if err := a.watch.begin(ctx, step); err != nil {
 		return result, err
 	}
+	ordered := time.Now()
 	// The session is not told of ctx: the watch ends the sandbox itself,
 	// without asking those inside.
 	exit, err := a.s.session.Run(context.WithoutCancel(ctx), a.guestStep(step), func(stream frame.Stream, data []byte) error {
 		return a.output(i, stream, data)
 	})
 	spent, measured := a.watch.finish()
+	// On a busy host the word that the program started may be heard late. Then
+	// the agent's measure counts, within the time since the order.
+	spent.wall = max(spent.wall, min(exit.Wall, time.Since(ordered)))
 	result.Wall, result.CPU, result.PeakMemory = job.MillisOf(spent.wall), job.MillisOf(spent.cpu), spent.peak
 	if exit.DiskFull() {
 		a.hit("disk")
@@ -138,21 +146,28 @@ var errSlowCollect = errors.New("artifacts do not come in time")
 const maxArtifacts = 1000
 
 // collect fetches the artifacts into the sink.
-func (a *attempt) collect(ctx context.Context) error {
+func (a *attempt) collect(ctx context.Context) (failed error) {
 	globs := a.s.task.Spec.Artifacts
 	if len(globs) == 0 {
 		return nil
 	}
+	ctx, stage := telemetry.Start(ctx, telemetry.StageArtifacts)
+	defer func() { stage.End(failed) }()
 	ctx, cancel := context.WithTimeoutCause(ctx, collectPatience, errSlowCollect)
 	defer cancel()
 	caps := guest.Caps{Files: maxArtifacts, Bytes: int64(a.s.task.Spec.Limits.Disk)}
-	_, err := a.s.session.Collect(ctx, globs, caps, func(path string, _ fs.FileMode, size int64) (io.WriteCloser, error) {
+	got, err := a.s.session.Collect(ctx, globs, caps, func(path string, _ fs.FileMode, size int64) (io.WriteCloser, error) {
 		place, err := a.sink.Artifact(path, size)
 		if err != nil {
 			a.broken = err
 		}
 		return place, err
 	})
+	for _, skip := range got.Skips {
+		if skip.Reason == frame.SkipCount || skip.Reason == frame.SkipBytes {
+			a.hit("artifacts")
+		}
+	}
 	return err
 }
 
@@ -165,8 +180,8 @@ func (a *attempt) conclude(ctx context.Context, failed error) (job.Observation, 
 	totals, measured := a.watch.totals()
 	seen := &a.seen
 	seen.Wall, seen.CPU = job.MillisOf(totals.wall), job.MillisOf(totals.cpu)
-	seen.Peak, seen.OOMKills, seen.Refaults = totals.peak, totals.oomKills, totals.refaults
-	seen.PIDsHits = totals.pidsHits
+	seen.Peak, seen.Refaults = totals.peak, totals.refaults
+	seen.OOMKills, seen.PIDsHits = totals.events.oomKills, totals.events.pidsHits
 	// A program whose child the kernel killed may have gone on and ended as
 	// if nothing had been. The limit was reached all the same.
 	seen.Unfinished = seen.Unfinished || seen.OOMKills > 0

@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sandlot-dev/sandlot/pkg/frame"
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 	"github.com/sandlot-dev/sandlot/worker"
 	"github.com/sandlot-dev/sandlot/worker/guest"
 )
@@ -21,8 +24,10 @@ type sandbox struct {
 	config Config
 	env    []string // the image's
 	fifos  string
-	group  group
-	gone   <-chan struct{} // containerd died, and everything with it
+	// shimSocket is removed with the rest: a shim that is killed leaves it.
+	shimSocket string
+	group      group
+	gone       <-chan struct{} // containerd died, and everything with it
 
 	machine  *machine
 	counters counters
@@ -32,64 +37,27 @@ type sandbox struct {
 	// idle is how much memory the sandbox used before the first step.
 	idle job.Bytes
 
-	mu     sync.Mutex
-	closed bool
+	release func() // gives the id back
+	mu      sync.Mutex
+	closed  bool
 }
 
-// boot brings the sandbox up to the point where the first step may run.
-func (s *sandbox) boot(ctx context.Context, root rootfs) (err error) {
-	// The runtime takes a directory that it finds for one whose limits were
-	// set by somebody else, and sets none.
-	if dir, there := s.group.exists(); there {
-		return fmt.Errorf("cgroup %s is there already", dir)
-	}
-	if s.machine.pipes, err = openPipes(s.fifos); err != nil {
-		return err
-	}
-	cgroups := s.config.Containerd.Cgroups()
-	spec := specFor(plan{
-		id:          s.task.ID,
-		limits:      s.task.Spec.Limits,
-		guestDir:    s.config.Containerd.guestDir(),
-		cgroupsPath: cgroups.SpecPath(s.task.ID),
-		unified:     cgroups.Unified(),
-	})
-	if err := s.machine.create(ctx, spec, s.config.Containerd.RuntimeOptions(), root.mounts); err != nil {
-		return err
-	}
-	if s.counters, err = countersOf(cgroups.Unified(), func(controller string) string { return cgroups.Dir(controller, s.task.ID) }); err != nil {
-		return err
-	}
-	if err := s.group.holds(s.machine.pid); err != nil {
-		return err
-	}
-	if err := s.group.offerToOOM(); err != nil {
-		return err
-	}
-	if err := s.machine.start(ctx); err != nil {
-		return err
-	}
-	return s.greet(ctx)
-}
-
-// greet waits for the agent, lays the files in and checks the limits.
-func (s *sandbox) greet(ctx context.Context) (err error) {
-	p := s.machine.pipes
-	s.log = readAgentLog(p.stderr)
-	limits := s.task.Spec.Limits
-	s.session, err = guest.Open(ctx, p.stdout, p.stdin, guest.Settings{
-		FileMax: int64(limits.Disk), FilesMax: int64(limits.Disk), FileCount: len(s.task.Spec.Files) + 1,
-	})
+// prepare brings the sandbox up to the point where the first step may run.
+func (s *sandbox) prepare(ctx context.Context, root rootfs) error {
+	booting, stage := telemetry.Start(ctx, telemetry.StageBoot)
+	err := s.boot(booting, root)
+	stage.End(err)
 	if err != nil {
-		return fmt.Errorf("%w%s", err, s.log.quote())
+		return err
 	}
 	if err := s.putFiles(ctx); err != nil {
 		return err
 	}
+	limits := s.task.Spec.Limits
 	if err := s.counters.setCPU(limits.CPU); err != nil {
 		return fmt.Errorf("set cpu limit: %w", err)
 	}
-	if s.applied, err = s.readBack(); err != nil {
+	if s.applied, err = s.readBack(limits.CPU); err != nil {
 		return fmt.Errorf("read limits back: %w", err)
 	}
 	now, err := s.counters.memory()
@@ -97,10 +65,112 @@ func (s *sandbox) greet(ctx context.Context) (err error) {
 	return err
 }
 
+// boot makes the sandbox, sees to its limits and waits for the agent.
+func (s *sandbox) boot(ctx context.Context, root rootfs) (err error) {
+	if s.machine.pipes, err = openPipes(s.fifos); err != nil {
+		return err
+	}
+	if err := s.create(ctx, root); err != nil {
+		return err
+	}
+	cgroups := s.config.Containerd.Cgroups()
+	if s.counters, err = countersOf(cgroups.Unified(), func(controller string) string { return cgroups.Dir(controller, s.task.ID) }); err != nil {
+		return err
+	}
+	if err := s.isInside(cgroups); err != nil {
+		return err
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	if err := s.greet(ctx); err != nil {
+		return err
+	}
+	if err := offerToOOM(s.machine.pid); err != nil {
+		return err
+	}
+	if _, err := s.readBack(bootCores(s.task.Spec.Limits.CPU)); err != nil {
+		return fmt.Errorf("read limits back: %w", err)
+	}
+	return nil
+}
+
+// isInside checks that the sandbox is in the cgroups whose limits are read back.
+func (s *sandbox) isInside(cgroups *Cgroups) error {
+	for _, controller := range cgroups.needed() {
+		dir := cgroups.Dir(controller, s.task.ID)
+		pids, err := members(dir)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(pids, s.machine.pid) {
+			return fmt.Errorf("process %d is not in cgroup %s", s.machine.pid, dir)
+		}
+	}
+	return nil
+}
+
+// create and start are not broken off when ctx ends: containerd would clear
+// away at its own pace, while Close does so too. They take a tenth of a second,
+// and what hangs is given up after a while.
+func (s *sandbox) create(ctx context.Context, root rootfs) error {
+	lingering, cancel := linger(ctx)
+	defer cancel()
+	cgroups := s.config.Containerd.Cgroups()
+	spec := specFor(plan{
+		limits:      s.task.Spec.Limits,
+		guestDir:    s.config.Containerd.guestDir(),
+		cgroupsPath: cgroups.SpecPath(s.task.ID),
+		unified:     cgroups.Unified(),
+	})
+	err := s.machine.create(lingering, spec, s.config.Containerd.RuntimeOptions(), root.mounts)
+	s.shimSocket = s.config.Containerd.shimSocket(s.task.ID)
+	return err
+}
+
+func (s *sandbox) start(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	lingering, cancel := linger(ctx)
+	defer cancel()
+	return s.machine.start(lingering)
+}
+
+// lingerPatience is how long a call to containerd may go on when nobody wants
+// its result any more.
+const lingerPatience = 10 * time.Second
+
+// linger is ctx with an end that comes later.
+func linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	lingering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lingerPatience, cancel) })
+	return lingering, func() { stop(); cancel() }
+}
+
+// agentBuffer is how much of each output stream the agent may hold. It is
+// memory of the sandbox and has to fit into the allowance.
+const agentBuffer = 1 << 20
+
+// greet waits for the agent.
+func (s *sandbox) greet(ctx context.Context) (err error) {
+	p := s.machine.pipes
+	s.log = readAgentLog(p.stderr)
+	disk := int64(s.task.Spec.Limits.Disk)
+	s.session, err = guest.Open(ctx, p.stdout, p.stdin, guest.Settings{
+		Buffer: agentBuffer, FileMax: disk, FilesMax: disk, FileCount: len(s.task.Spec.Files) + 1,
+	})
+	if err != nil {
+		return fmt.Errorf("%w%s", err, s.log.quote())
+	}
+	return nil
+}
+
 func (s *sandbox) putFiles(ctx context.Context) error {
 	if len(s.task.Spec.Files) == 0 {
 		return nil
 	}
+	ctx, stage := telemetry.Start(ctx, telemetry.StageFiles)
 	var files []guest.File
 	for _, f := range s.task.Spec.Files {
 		mode := fs.FileMode(0o644)
@@ -108,13 +178,15 @@ func (s *sandbox) putFiles(ctx context.Context) error {
 			mode = 0o755
 		}
 		body := f.Bytes()
-		files = append(files, guest.File{Path: f.Path, Mode: mode, Size: int64(len(body)), Body: strings.NewReader(string(body))})
+		files = append(files, guest.File{Path: f.Path, Mode: mode, Size: int64(len(body)), Body: bytes.NewReader(body)})
 	}
-	return s.session.PutFiles(ctx, files)
+	err := s.session.PutFiles(ctx, files)
+	stage.End(err)
+	return err
 }
 
 // readBack compares the limits in force with those of the task.
-func (s *sandbox) readBack() (job.Applied, error) {
+func (s *sandbox) readBack(cores float64) (job.Applied, error) {
 	limits := s.task.Spec.Limits
 	got, err := s.counters.limits()
 	if err != nil {
@@ -130,9 +202,11 @@ func (s *sandbox) readBack() (job.Applied, error) {
 	check("limits.memory with the allowance", got.memory == memoryLimit(limits.Memory), got.memory)
 	check("swap", got.swap == 0 || swapTotal() == 0, got.swap)
 	check("the guard of limits.pids", got.pids == pidsGuard(limits.PIDs), got.pids)
-	check("limits.cpu", quotaOf(got.cores) == quotaOf(limits.CPU), got.cores)
+	check("limits.cpu", quotaOf(got.cores) == quotaOf(cores), got.cores)
+	check("one disk for all directories", hello.Layout == frame.OneDisk, hello.Notes)
 	check("limits.disk", hello.Disk <= int64(limits.Disk)+pageSize, hello.Disk)
 	check("the read-only root", hello.RootReadonly, hello.RootReadonly)
+	limits.CPU = got.cores
 	return job.Applied{Limits: limits, SandboxMemory: got.memory, SandboxPIDs: got.pids}, errors.Join(wrong...)
 }
 
@@ -160,7 +234,7 @@ func (s *sandbox) environment(step job.Step) []string {
 }
 
 // closePatience bounds a Close.
-const closePatience = 20 * time.Second
+const closePatience = 30 * time.Second
 
 // Close kills what is left and removes all that the sandbox had on the host.
 // When something could not be removed, it says so, and may be called again.
@@ -176,13 +250,14 @@ func (s *sandbox) Close(ctx context.Context) error {
 		return fmt.Errorf("close sandbox %s: %w", s.task.ID, err)
 	}
 	s.closed = true
+	s.release()
 	return nil
 }
 
 func (s *sandbox) clear(ctx context.Context) error {
 	failed := []error{s.group.kill(ctx)}
 	if s.session != nil {
-		failed = append(failed, s.session.Close())
+		s.session.Close()
 	}
 	// The shim copies what the sandbox wrote as long as somebody may read it,
 	// and waits for that with the deletion.
@@ -198,7 +273,8 @@ func (s *sandbox) clear(ctx context.Context) error {
 		s.machine.stopWaitingNow()
 		failed = append(failed, s.config.Containerd.Ready(ctx))
 	}
-	failed = append(failed, s.machine.awaitExit(ctx), s.machine.remove(ctx))
-	failed = append(failed, s.group.kill(ctx), s.group.remove(ctx))
+	s.machine.awaitExit(ctx)
+	failed = append(failed, s.machine.remove(ctx))
+	failed = append(failed, s.group.kill(ctx), s.group.remove(ctx), removeFile(s.shimSocket))
 	return errors.Join(failed...)
 }

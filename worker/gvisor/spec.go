@@ -26,10 +26,14 @@ const (
 	jobGID = 1000
 )
 
-// memoryAllowance is added to the job's memory limit for the sandbox itself:
+// MemoryAllowance is added to the job's memory limit for the sandbox itself:
 // gVisor's kernel, its file server and the agent. An idle sandbox uses 17 MiB;
 // the rest lets its tables grow with what the job does.
-const memoryAllowance = 32 * job.MiB
+const MemoryAllowance = 32 * job.MiB
+
+// HostAllowance is what a sandbox needs of the host's memory beside its job's
+// limit: the allowance, and its shim, which is outside of its cgroup.
+const HostAllowance = MemoryAllowance + 32*job.MiB
 
 // pidsBase is how many tasks of the host the sandbox itself may have. A
 // process inside costs about two of them, a thread inside none.
@@ -43,17 +47,17 @@ const pageSize = 4096
 
 // memoryLimit is the limit of the sandbox's cgroup, in whole pages.
 func memoryLimit(limit job.Bytes) job.Bytes {
-	return (limit + memoryAllowance + pageSize - 1) / pageSize * pageSize
+	return (limit + MemoryAllowance + pageSize - 1) / pageSize * pageSize
 }
 
 // bootCores is what a sandbox may use while it boots: that takes a tenth of a
-// second of processor time, which a small share would stretch to seconds. The
-// job's own limit is set before its first step.
-func bootCores(limit float64) float64 { return max(limit, 1) }
+// second of processor time, on two threads at once, which a small share would
+// stretch to seconds. The job's own limit is set before its first step. Two is
+// also the least number of processors that gVisor shows to a guest.
+func bootCores(limit float64) float64 { return max(limit, 2) }
 
 // plan is what a specification is made from.
 type plan struct {
-	id          string
 	limits      job.Limits
 	guestDir    string // on the host; see placeGuest
 	cgroupsPath string

@@ -33,13 +33,14 @@ type thrash struct {
 	highest  int64
 }
 
-// see takes one reading and reports whether the sandbox thrashes.
+// due tells whether it is time for the next reading.
+func (t *thrash) due(now time.Time) bool {
+	return t.since.IsZero() || now.Sub(t.since) >= thrashWindow
+}
+
+// see takes one reading that was due, and reports whether the sandbox thrashes.
 func (t *thrash) see(now time.Time, cpu time.Duration, m memory) bool {
-	passed := now.Sub(t.since)
-	if !t.since.IsZero() && passed < thrashWindow {
-		return false
-	}
-	first := t.since.IsZero()
+	first, passed := t.since.IsZero(), now.Sub(t.since)
 	rate := float64(m.refaults-t.refaults) / passed.Seconds()
 	share := min(1, max(leastShare, float64(cpu-t.cpu)/float64(passed)))
 	t.since, t.cpu, t.refaults = now, cpu, m.refaults

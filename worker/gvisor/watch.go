@@ -159,13 +159,20 @@ func (w *watch) look(now time.Time) bool {
 		w.end(job.CPUTime, nil)
 		return true
 	}
-	memory, err := w.s.counters.memory()
+	events, err := w.s.counters.events()
 	if err != nil {
 		return w.blind(err)
 	}
-	if memory.oomKills > 0 {
+	if events.oomKills > 0 {
 		w.end(verdictless, errKernelKill)
 		return true
+	}
+	if !w.thrash.due(now) {
+		return false
+	}
+	memory, err := w.s.counters.memory()
+	if err != nil {
+		return w.blind(err)
 	}
 	if w.thrash.see(now, cpu, memory) {
 		w.end(job.OutOfMemory, nil)
@@ -181,21 +188,15 @@ func (w *watch) blind(err error) bool {
 	return true
 }
 
-// overCPU tells whether the processor time reached the limit of the step or
-// the job. A limit that the quota and the wall limit imply is left to them, so
+// overCPU tells whether the processor time reached the limit of the job or the
+// step. A limit that the quota and the wall limit imply is left to them, so
 // that the end of an endless loop is not decided by a race of two clocks.
 func (w *watch) overCPU(cpu time.Duration) bool {
-	if w.impliedByWall(w.limits.CPUTime, w.limits.Wall) && w.step.CPUTime == 0 {
-		return false
-	}
-	if !w.impliedByWall(w.limits.CPUTime, w.limits.Wall) && cpu-w.cpuAtStart >= w.limits.CPUTime.Duration() {
+	implied := float64(w.limits.CPUTime) >= float64(w.limits.Wall)*w.limits.CPU
+	if !implied && cpu-w.cpuAtStart >= w.limits.CPUTime.Duration() {
 		return true
 	}
 	return w.step.CPUTime > 0 && cpu-w.cpuBefore >= w.step.CPUTime.Duration()
-}
-
-func (w *watch) impliedByWall(cpu, wall job.Millis) bool {
-	return float64(cpu) >= float64(wall)*w.limits.CPU
 }
 
 // end kills the sandbox. The first reason stays.
@@ -226,44 +227,6 @@ func (w *watch) limitOfStep(reason job.Reason) int64 {
 	return 0
 }
 
-// spent is what a step or a job used.
-type spent struct {
-	wall, cpu time.Duration
-	peak      job.Bytes
-	oomKills  int64
-	pidsHits  int64
-	refaults  int64
-}
-
-// finish ends the watch of a step and measures it. What happened between two
-// looks counts all the same.
-func (w *watch) finish() (spent, error) {
-	now := time.Now()
-	close(w.stop)
-	<-w.done
-	w.refaults = max(w.refaults, w.thrash.highest)
-	cpu, err1 := w.s.counters.cpu()
-	memory, err2 := w.s.counters.memory()
-	if memory.oomKills > 0 {
-		w.end(verdictless, errKernelKill)
-	}
-	if err1 == nil && w.overCPU(cpu) {
-		w.end(job.CPUTime, nil)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.over {
-		now = w.overAt
-	}
-	w.lastEnd = now
-	w.peak = max(w.peak, memory.peak)
-	s := spent{cpu: cpu - w.cpuBefore, peak: max(0, memory.peak-w.s.idle)}
-	if !w.startedAt.IsZero() {
-		s.wall = max(0, now.Sub(w.startedAt))
-	}
-	return s, errors.Join(err1, err2)
-}
-
 // ended is why the watch ended the sandbox, nil if it did not.
 func (w *watch) ended() error {
 	w.mu.Lock()
@@ -282,21 +245,4 @@ func (w *watch) verdict() (reason job.Reason, stepLimit int64, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.reason, w.stepLimit, w.cause
-}
-
-// totals measures the job. The sandbox is dead; its cgroup still counts.
-func (w *watch) totals() (spent, error) {
-	cpu, err1 := w.s.counters.cpu()
-	memory, err2 := w.s.counters.memory()
-	hits, err3 := w.s.counters.pidsHits()
-	s := spent{peak: max(w.peak, memory.peak), oomKills: memory.oomKills, pidsHits: hits, refaults: w.refaults}
-	if w.watched {
-		s.cpu = cpu - w.cpuAtStart
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.firstStart.IsZero() {
-		s.wall = max(0, w.lastEnd.Sub(w.firstStart))
-	}
-	return s, errors.Join(err1, err2, err3)
 }

@@ -1,0 +1,4 @@
+// Does not compile: the first step fails, the second never runs.
+int main(void) {
+	return missing;
+}
