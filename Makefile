@@ -31,11 +31,11 @@ build: runtime ## Build the sandlot binary and the agent beside the runtime.
 
 .PHONY: images
 images: setup build ## Prepare the images that tests and demo use.
-	@$(BIN)/sandlot image prepare busybox python node gcc
+	@$(BIN)/sandlot image build --cache-only busybox python node gcc
 
 .PHONY: demo
 demo: images ## Run example programs in real sandboxes and show the verdicts.
-	@$(BIN)/sandlot demo
+	@go run ./test/demo --sandlot $(BIN)/sandlot --jobs examples/demo.jsonl
 
 .PHONY: test
 test: images ## Run all tests, race detector on, in real sandboxes.
@@ -61,11 +61,11 @@ verify: ## Compare generated documents with the code.
 .PHONY: eval
 eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
 	@test -n "$(DATA)" || { echo "eval: say where the data sets are: make eval DATA=folder"; exit 2; }
-	@go run ./test/eval -data "$(DATA)" -sandlot $(BIN)/sandlot
+	@go run ./test/eval --data "$(DATA)" --sandlot $(BIN)/sandlot
 
 .PHONY: bench
 bench: images ## Measure latency and throughput beside ctr and runsc.
-	@go run ./bench -bin $(BIN) -out bench/out
+	@go run ./bench --sandlot $(BIN)/sandlot --out bench/out
 
 .PHONY: dist
 dist: build ## Pack what a user installs, with checksums, licences and SBOM.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +76,9 @@ func (b *batchRun) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.file.Close()
+	if sameFile(b.in, b.out) {
+		return problems{"--out " + b.out + " is the file with the jobs; write the results to another"}
+	}
 	if b.batch == "" {
 		b.batch = client.NewBatch()
 	}
@@ -90,7 +94,7 @@ func (b *batchRun) run(ctx context.Context) (err error) {
 	if b.results, err = b.openResults(); err != nil {
 		return err
 	}
-	defer b.results.Close()
+	defer func() { _ = b.results.Close() }() // each line was written by itself
 	fmt.Fprintf(b.stderr, "batch %s: %d jobs\n", b.batch, len(b.file.keys))
 
 	err = b.exchange(ctx, server.Client)
@@ -101,10 +105,23 @@ func (b *batchRun) run(ctx context.Context) (err error) {
 		b.sayHowToResume(server)
 		return err
 	}
+	if b.output == "json" {
+		if err := b.show(b.summary(), nil); err != nil {
+			return err
+		}
+	}
 	if b.refused.Load() > 0 {
 		return exitError{exitRejected}
 	}
 	return nil
+}
+
+// summary is what --output json prints at the end.
+func (b *batchRun) summary() map[string]any {
+	return map[string]any{
+		"batch": b.batch, "jobs": len(b.file.keys), "rejected": b.refused.Load(), "results": b.out,
+		"verdicts": b.progress.counts,
+	}
 }
 
 func (b *batchRun) openResults() (*resultFile, error) {
@@ -112,6 +129,12 @@ func (b *batchRun) openResults() (*resultFile, error) {
 		return continueResults(b.out)
 	}
 	return createResults(b.out)
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // exchange sends the lines and takes the results, both at once.

@@ -25,7 +25,7 @@ type batchFile struct {
 	// refused are the lines that may not.
 	refused []rejection
 	// needs are the images and languages that the lines name.
-	needs []need
+	needs []wanted
 }
 
 // rejection is the line of the results for a line of which no job came. A
@@ -95,8 +95,8 @@ func (b *batchFile) check(line int, raw []byte) {
 		return
 	}
 	b.keys[key] = line
-	n := need{image: text(item["image"]), language: text(item["language"])}
-	if n != (need{}) && !slices.Contains(b.needs, n) {
+	n := wanted{image: text(item["image"]), language: text(item["language"])}
+	if n != (wanted{}) && !slices.Contains(b.needs, n) {
 		b.needs = append(b.needs, n)
 	}
 }

@@ -115,6 +115,7 @@ func shortDigest(digest string) string {
 
 func (a *app) imageBuildCmd() *cobra.Command {
 	config := defaultBuilder()
+	var cacheOnly bool
 	cmd := &cobra.Command{
 		Use:   "build NAME…",
 		Short: "Make catalogue images ready: pull or build them, and send them to the server",
@@ -127,13 +128,30 @@ elsewhere it is built from Debian's packages; finished images are kept in
 			if err := wrong.err(); err != nil {
 				return err
 			}
+			if cacheOnly {
+				return a.fillCache(cmd.Context(), config, names)
+			}
 			return a.upload(cmd.Context(), config, names, func(b *image.Builder, name string) (image.Archive, error) {
 				return b.Prepare(cmd.Context(), name)
 			})
 		},
 	}
 	config.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&cacheOnly, "cache-only", false, "only make them ready in --cache-dir; needs no server")
 	return cmd
+}
+
+// fillCache makes catalogue images ready for servers to come.
+func (a *app) fillCache(ctx context.Context, config builderConfig, names []string) error {
+	for _, name := range names {
+		builder, end := config.builder(a.stderr)
+		_, err := builder.Prepare(ctx, name)
+		end()
+		if err != nil {
+			return fmt.Errorf("image %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // wrongImages lists the names that are not in the catalogue.

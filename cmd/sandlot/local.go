@@ -30,14 +30,14 @@ func (c *localConfig) flags(f *pflag.FlagSet) {
 	c.build.flags(f)
 }
 
-// need is an image that a job wants, by its name or by a language.
-type need struct{ image, language string }
+// wanted is an image that a job wants, by its name or by a language.
+type wanted struct{ image, language string }
 
-func needOf(s api.Submit) need { return need{s.Image, s.Language} }
+func wantedBy(s api.Submit) wanted { return wanted{s.Image, s.Language} }
 
 // catalogueImages are the names in the catalogue of what is needed. What is
 // not there is left to the server to refuse.
-func catalogueImages(needs []need) []string {
+func catalogueImages(needs []wanted) []string {
 	catalogue := image.Builtin()
 	var names []string
 	for _, n := range needs {
@@ -73,13 +73,16 @@ func (s *server) close() error {
 
 // connect finds the server that the flags name, or starts a local one with
 // the catalogue images that are needed.
-func (a *app) connect(ctx context.Context, local localConfig, needs []need, patience time.Duration) (*server, error) {
+func (a *app) connect(ctx context.Context, local localConfig, needs []wanted, patience time.Duration) (*server, error) {
 	if !local.Local {
 		c, err := a.client(patience)
 		return &server{Client: c}, err
 	}
 	s := &server{}
 	if err := a.startLocal(ctx, s, local, catalogueImages(needs), patience); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // what broke, broke of the signal
+		}
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -93,15 +96,13 @@ func (a *app) startLocal(ctx context.Context, s *server, local localConfig, imag
 		config.Worker.Slots = local.Slots
 	}
 	if !a.dataDirGiven {
-		dir, err := os.MkdirTemp("", "sandlot-")
+		dir, err := localDir()
 		if err != nil {
-			return fmt.Errorf("make a data directory: %w", err)
+			return err
 		}
 		s.temporary = true
 		s.closing = append(s.closing, func() error { return os.RemoveAll(dir) })
 		config.DataDir = dir
-	} else if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
 	}
 	stack, err := a.startUp(ctx, config)
 	if err != nil {

@@ -26,7 +26,8 @@ func lockDir(dir string) (*lock, error) {
 		return nil, fmt.Errorf("data directory %s is in use by another sandlot%s; stop that one, or give this one a --data-dir of its own",
 			dir, heldBy(string(holder)))
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	if err != nil {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -24,8 +26,12 @@ error to standard error. Of a job that has ended all is printed, step by step.`,
 			if err != nil {
 				return err
 			}
-			live := &liveOutput{stdout: a.stdout, stderr: a.stderr}
-			return c.Logs(cmd.Context(), args[0], client.LogOptions{Follow: follow}, live.chunk)
+			each := (&liveOutput{stdout: a.stdout, stderr: a.stderr}).chunk
+			if a.output == "json" {
+				lines := json.NewEncoder(a.stdout)
+				each = func(c api.LogChunk) error { return lines.Encode(c) }
+			}
+			return c.Logs(cmd.Context(), args[0], client.LogOptions{Follow: follow}, each)
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job has ended")

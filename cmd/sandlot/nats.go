@@ -62,3 +62,18 @@ func (c *natsConfig) url() string {
 	}
 	return strings.Join(all, ",")
 }
+
+// String is URL without passwords.
+func (c *natsConfig) String() string {
+	var all []string
+	for _, one := range strings.Split(c.URL, ",") {
+		if u, err := url.Parse(one); err == nil {
+			if u.User != nil {
+				u.User = url.User("…")
+			}
+			one = u.String()
+		}
+		all = append(all, one)
+	}
+	return strings.Join(all, ",")
+}

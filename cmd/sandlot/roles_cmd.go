@@ -47,7 +47,7 @@ state is in NATS; --data-dir holds only the address and the token for clients.`,
 			}
 			s, err := a.startSchedulerRole(cmd.Context(), c)
 			if err != nil {
-				return err
+				return a.startFailed(cmd.Context(), err)
 			}
 			return a.serve(s, fmt.Sprintf("scheduler is ready at %s, token in %s/token", s.url, s.dir))
 		},
@@ -95,7 +95,7 @@ that run go on for --drain; then they go back to the queue.`,
 			}
 			s, err := a.startWorkerRole(cmd.Context(), c)
 			if err != nil {
-				return err
+				return a.startFailed(cmd.Context(), err)
 			}
 			return a.serve(s, fmt.Sprintf("worker %s takes jobs of pool %s, %d at once", s.name(), c.Worker.Pool, c.Worker.Slots))
 		},
@@ -108,6 +108,14 @@ that run go on for --drain; then they go back to the queue.`,
 	return cmd
 }
 
+// startFailed is err, unless the user ended the start.
+func (a *app) startFailed(ctx context.Context, err error) error {
+	if a.interrupted(ctx) {
+		return nil
+	}
+	return err
+}
+
 // serve lets a role work until it is told to stop or a part of it breaks.
 func (a *app) serve(s *stack, ready string) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -116,8 +124,7 @@ func (a *app) serve(s *stack, ready string) (err error) {
 	}
 	fmt.Fprintln(a.stdout, ready)
 	<-s.ctx.Done()
-	if i, ok := errors.AsType[interrupt](context.Cause(s.ctx)); ok {
-		fmt.Fprintf(a.stderr, "sandlot: %v, stopping\n", i)
+	if a.interrupted(s.ctx) {
 		return nil
 	}
 	return context.Cause(s.ctx)

@@ -32,7 +32,9 @@ the job was refused. Ctrl-C cancels the job, a second Ctrl-C leaves at once.`,
 		GroupID: groupJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.runJob(cmd, args, &flags, local, verbose)
-			if _, ok := errors.AsType[exitError](err); err == nil || ok {
+			_, said := errors.AsType[exitError](err)
+			_, signaled := errors.AsType[interrupt](err)
+			if err == nil || said || signaled {
 				return err
 			}
 			return codedError{err, exitPlatform}
@@ -50,7 +52,7 @@ func (a *app) runJob(cmd *cobra.Command, args []string, flags *jobFlags, local l
 		return err
 	}
 	ctx := cmd.Context()
-	server, err := a.connect(ctx, local, []need{needOf(submit)}, impatient)
+	server, err := a.connect(ctx, local, []wanted{wantedBy(submit)}, impatient)
 	if err != nil {
 		return err
 	}
@@ -108,7 +110,7 @@ func (a *app) ended(ctx context.Context, j api.Job, verbose bool) error {
 		fmt.Fprintf(a.stderr, "sandlot: job %s %s\n", j.ID, sentence(j))
 	}
 	code := exitCode(j)
-	if i, ok := context.Cause(ctx).(interrupt); ok && j.State == job.Canceled {
+	if i, ok := errors.AsType[interrupt](context.Cause(ctx)); ok && j.State == job.Canceled {
 		code = signalCode(i.signal)
 	}
 	if code == 0 {

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
@@ -122,14 +126,31 @@ func (s *stack) start(steps ...step) error {
 	return nil
 }
 
-// closeTime bounds the end of everything.
-const closeTime = 9 * time.Second
+// closeTime bounds the end of everything, beside the time to drain.
+const closeTime = 6500 * time.Millisecond
 
-// close ends all parts, the last one first.
+// close ends all parts, the last one first. What is not over in time ends with
+// the process: containerd and the sandboxes do not outlive it.
 func (s *stack) close() error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), closeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.worker.Drain+closeTime)
 	defer cancel()
-	return s.parts.close(ctx)
+	closed := make(chan error, 1)
+	go func() { closed <- s.parts.close(ctx) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return errors.New("not everything ended in time")
+	}
+}
+
+// interrupted says whether the user has asked for the end, and tells so.
+func (a *app) interrupted(ctx context.Context) bool {
+	i, ok := errors.AsType[interrupt](context.Cause(ctx))
+	if ok {
+		fmt.Fprintf(a.stderr, "sandlot: %v, stopping\n", i)
+	}
+	return ok
 }
 
 // client talks to the scheduler of this process.
@@ -179,6 +200,10 @@ func (s *stack) startNATS(context.Context) (err error) {
 }
 
 func (s *stack) openQueue(ctx context.Context) (err error) {
+	waiting := time.AfterFunc(2*time.Second, func() {
+		s.log.Warn("the queue does not answer yet, still trying", "nats", s.nats.String())
+	})
+	defer waiting.Stop()
 	s.queue, err = queue.Open(ctx, queue.Config{
 		Server: s.embedded, URL: s.nats.url(), CredsFile: s.nats.Creds, Replicas: s.nats.Replicas,
 		Name: s.name(), Pool: s.worker.Pool, Logger: s.log,
@@ -214,15 +239,32 @@ func (s *stack) startScheduler(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.url, err = sched.Listen(); err != nil {
+	if s.url, err = sched.Listen(); errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w; name another address by --listen, port 0 takes a free one", err)
+	}
+	if err != nil {
 		return err
 	}
 	s.run(ctx, "scheduler", sched.Run)
+	s.url = reachable(s.url)
 	if err := writeAddress(s.dir, s.url); err != nil {
 		return err
 	}
 	s.add("address", func(context.Context) error { return os.Remove(filepath.Join(s.dir, "address")) })
 	return nil
+}
+
+// reachable is the URL for a client on this host: one that listens on every
+// address is at home on the loopback one.
+func reachable(server string) string {
+	u, err := url.Parse(server)
+	if err != nil {
+		return server
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() {
+		u.Host = net.JoinHostPort("127.0.0.1", u.Port())
+	}
+	return u.String()
 }
 
 // telemetry exports spans where the usual variables of OpenTelemetry say.
@@ -271,11 +313,14 @@ func (s *stack) startRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.add("containerd", func(context.Context) error { return containerd.Close() })
+	s.run(ctx, "containerd", containerd.Run)
 	made, err := gvisor.New(ctx, gvisor.Config{
 		Containerd: containerd, Binaries: programs, FetchArchive: s.fetchArchive, Logger: s.log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := made.Reap(ctx); err != nil {
 		return err
 	}
 	s.runtime = made
@@ -303,7 +348,7 @@ func (s *stack) startWorker(ctx context.Context) error {
 	}
 	config := worker.Config{
 		ID: s.name(), Pool: s.worker.Pool, Slots: s.worker.Slots, Dir: filepath.Join(s.dir, "worker", "jobs"),
-		Drain: s.worker.Drain, Unfit: s.unfit,
+		Drain: s.worker.Drain, Allowance: gvisor.HostAllowance, Unfit: s.unfit,
 		Runtime: s.runtime, Queue: s.queue, Logger: s.log, Telemetry: tel,
 	}
 	if versioned, ok := s.runtime.(*gvisor.Runtime); ok {

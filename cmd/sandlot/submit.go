@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
@@ -13,21 +14,20 @@ import (
 
 func (a *app) submitCmd() *cobra.Command {
 	var flags jobFlags
-	var body string
 	var wait bool
 	cmd := &cobra.Command{
-		Use:   "submit --body FILE | submit IMAGE -- COMMAND… | submit --language LANGUAGE FILE",
+		Use:   "submit JOB.json | submit IMAGE -- COMMAND… | submit --language LANGUAGE FILE",
 		Short: "Submit a job and print its id",
-		Long: `Submit a job and print its id. What to run comes from a JSON body as the HTTP
-API takes it (--body FILE, - for standard input), or from the flags of sandlot run.
-With --wait the command stays until the job has ended and prints its result.`,
+		Long: `Submit a job and print its id. What to run is in a file of JSON as the HTTP API
+takes it (- is standard input), or in the flags of sandlot run. With --wait the
+command stays until the job has ended and prints its result.`,
 		GroupID: groupJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client(impatient)
 			if err != nil {
 				return err
 			}
-			j, err := a.submitJob(cmd, args, c, &flags, body)
+			j, err := a.submitJob(cmd, args, c, &flags)
 			if err != nil {
 				return err
 			}
@@ -41,15 +41,14 @@ With --wait the command stays until the job has ended and prints its result.`,
 		},
 	}
 	flags.flags(cmd.Flags())
-	cmd.Flags().StringVar(&body, "body", "", "file with the job as JSON; - is standard input")
 	cmd.Flags().BoolVar(&wait, "wait", false, "stay until the job has ended and print its result")
 	return cmd
 }
 
-func (a *app) submitJob(cmd *cobra.Command, args []string, c *client.Client, flags *jobFlags, body string) (api.Job, error) {
+func (a *app) submitJob(cmd *cobra.Command, args []string, c *client.Client, flags *jobFlags) (api.Job, error) {
 	ctx := cmd.Context()
-	if body != "" {
-		return a.submitBody(ctx, c, body, flags.key, args)
+	if len(args) == 1 && cmd.ArgsLenAtDash() < 0 && flags.language == "" {
+		return a.submitBody(ctx, c, args[0], flags, cmd)
 	}
 	s, err := flags.submit(cmd, args, a.stdin)
 	if err != nil {
@@ -58,13 +57,22 @@ func (a *app) submitJob(cmd *cobra.Command, args []string, c *client.Client, fla
 	return c.Submit(ctx, s, 0)
 }
 
-func (a *app) submitBody(ctx context.Context, c *client.Client, name, key string, args []string) (api.Job, error) {
-	if len(args) > 0 {
-		return api.Job{}, problems{"--body says all there is to the job: leave out " + args[0]}
+// submitBody sends a file as it is: no flag that describes the job may stand
+// beside it, or one of the two would be ignored.
+func (a *app) submitBody(ctx context.Context, c *client.Client, name string, flags *jobFlags, cmd *cobra.Command) (api.Job, error) {
+	var wrong problems
+	described := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(jobFlags).flags(described)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		ours := described.Lookup(f.Name) != nil && f.Name != "idempotency-key"
+		wrong.check(!ours, "--%s: %s says all there is to the job; write it there", f.Name, name)
+	})
+	if err := wrong.err(); err != nil {
+		return api.Job{}, err
 	}
 	body, err := readInput(name, a.stdin)
 	if err != nil {
 		return api.Job{}, fmt.Errorf("read body: %w", err)
 	}
-	return c.SubmitJSON(ctx, body, key, 0)
+	return c.SubmitJSON(ctx, body, flags.key, 0)
 }

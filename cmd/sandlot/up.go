@@ -94,20 +94,18 @@ and running jobs go back to the queue; a second one ends it at once.`,
 func (a *app) up(ctx context.Context, c upConfig) (err error) {
 	stack, err := a.startUp(ctx, c)
 	if err != nil {
-		return err
+		return a.startFailed(ctx, err)
 	}
 	defer func() { err = errors.Join(err, stack.close()) }()
-	if err := prepareImages(stack.ctx, stack.client(), c.build, c.Prepare, a.stderr); err != nil {
-		if stack.ctx.Err() == nil {
-			return err
-		}
+	err = prepareImages(stack.ctx, stack.client(), c.build, c.Prepare, a.stderr)
+	if err != nil && stack.ctx.Err() == nil {
+		return err
 	}
-	if stack.ctx.Err() == nil {
+	if err == nil {
 		a.greet(c, stack)
 	}
 	<-stack.ctx.Done()
-	if i, ok := errors.AsType[interrupt](context.Cause(stack.ctx)); ok {
-		fmt.Fprintf(a.stderr, "sandlot: %v, stopping\n", i)
+	if a.interrupted(ctx) {
 		return nil
 	}
 	return context.Cause(stack.ctx)
@@ -116,9 +114,11 @@ func (a *app) up(ctx context.Context, c upConfig) (err error) {
 // greet says that all is ready and what to do now.
 func (a *app) greet(c upConfig, s *stack) {
 	p := painter(a.stdout)
+	title := p.green("Sandlot is ready.")
 	worker := fmt.Sprintf("%s, %d slots", s.name(), c.Worker.Slots)
 	if len(s.unfit) > 0 {
-		worker = p.red("takes no jobs: this host cannot enforce every limit (sandlot doctor says why)")
+		title = p.red("Sandlot is up, but its worker takes no jobs: this host cannot enforce every limit.")
+		worker = s.unfit[0]
 	}
 	rows := [][]string{
 		{"  api", s.url + "/v1"},
@@ -133,7 +133,7 @@ func (a *app) greet(c upConfig, s *stack) {
 		flag = " --data-dir " + c.DataDir
 	}
 	rows = append(rows, []string{"  try", "sandlot run" + flag + " --language python --code 'print(6*7)'"})
-	fmt.Fprintln(a.stdout, p.green("Sandlot is ready."))
+	fmt.Fprintln(a.stdout, title)
 	table(a.stdout, rows)
 }
 

@@ -26,8 +26,9 @@ func main() {
 	jobs := flag.String("jobs", "examples/demo.jsonl", "the jobs to run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := demo(ctx, *sandlot, *jobs); err != nil {
+	err := demo(ctx, *sandlot, *jobs)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}

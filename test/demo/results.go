@@ -86,14 +86,14 @@ func eachLine(path string, read func(*json.Decoder) error) error {
 // not the expected one.
 func printVerdicts(w io.Writer, results []result) (unexpected int) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "JOB\tSTATE\tBLAME\tREASON\tEVIDENCE\tAS EXPECTED")
+	fmt.Fprintln(t, "JOB\tWHAT IT IS\tSTATE\tBLAME\tREASON\tEVIDENCE\tAS EXPECTED")
 	for _, r := range results {
 		judged := "yes"
 		if want := r.Labels["expect"]; r.verdict() != want {
 			judged = "NO, expected " + want
 			unexpected++
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Key, r.State, r.Verdict.Blame, r.Verdict.Reason, r.evidence(), judged)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Key, r.Labels["show"], r.State, r.Verdict.Blame, r.Verdict.Reason, r.evidence(), judged)
 	}
 	_ = t.Flush() // a broken pipe has nobody to be told
 	return unexpected

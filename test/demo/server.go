@@ -46,7 +46,10 @@ func (d demonstration) up(ctx context.Context, images []string) (stop func() err
 	case <-ready:
 		return stop, nil
 	case err := <-ended:
-		return nil, fmt.Errorf("the server ended before it was ready: %v", err)
+		if err == nil {
+			err = errors.New("exit status 0")
+		}
+		return nil, fmt.Errorf("the server ended before it was ready: %w", err)
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), stop())
 	}

@@ -52,6 +52,9 @@ func TestKilledServerStopsItsSandboxes(t *testing.T) {
 	before := testenv.SharedFiles(dir, binDir)
 	up := p.Up(t, dir, prepare)
 	ids := busy(t, up)
+	if len(testenv.CPUTicks(t, instanceOf(dir))) == 0 {
+		t.Fatal("no process is found that could use the processor: the test proves nothing")
+	}
 	first := up.Mark
 	up.Kill(t)
 	killed := time.Now()

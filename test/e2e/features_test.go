@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,15 +50,18 @@ func testCancel(t *testing.T, up *testenv.Instance) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 30*time.Second, "the job runs", func() bool {
-		now, err := up.Client.Get(t.Context(), accepted.ID)
-		return err == nil && now.State == job.Running
-	})
+	heard := errors.New("the program was heard")
+	if err := up.Client.FollowLogs(t.Context(), accepted.ID, func(api.LogChunk) error { return heard }); !errors.Is(err, heard) {
+		t.Fatalf("follow the job: %v", err)
+	}
 	if _, err := up.Client.Cancel(t.Context(), accepted.ID); err != nil {
 		t.Fatal(err)
 	}
 	done := waitAll(t, up.Client, []string{accepted.ID}, 30*time.Second)[0]
 	wantVerdict(t, done, "canceled none canceled")
+	if len(done.Steps) != 1 || done.Steps[0].Stdout.Text != "begun\n" {
+		t.Errorf("what it had printed is lost: %+v", done.Steps)
+	}
 	testenv.Eventually(t, 10*time.Second, "its sandbox is gone", func() bool {
 		return len(sandboxesOf(t, up, accepted.ID)) == 0
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,14 +38,15 @@ func testExitCodes(t *testing.T, up *testenv.Instance) {
 func testOutput(t *testing.T, up *testenv.Instance) {
 	n := count(t, "SANDLOT_E2E_OUTPUTS", 40)
 	// Bytes of every value in an order of their own for each job; the script
-	// prints the file many times, to either stream in turn.
-	const block, times = 25_000, 100
+	// prints its two files many times, to either stream in turn.
+	const block, rounds, times = 25_000, 5, 100
+	round := "cat" + strings.Repeat(" a", times/rounds) + "; cat" + strings.Repeat(" b", times/rounds) + " >&2; "
+	script := strings.Repeat(round, rounds)
 	ids := submitAll(t, up.Client, n, func(i int) api.Submit {
-		submit := sh("i=0; while [ $i -lt 100 ]; do cat a; cat b >&2; i=$((i+1)); done")
+		submit := sh(script)
 		submit.Files = []job.File{
 			{Path: "a", Base64: noise(i, 0, block)}, {Path: "b", Base64: noise(i, 1, block)},
 		}
-		submit.Limits.Wall = 60_000
 		return submit
 	})
 	for i, done := range waitAll(t, up.Client, ids, 5*time.Minute) {

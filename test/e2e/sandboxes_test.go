@@ -18,6 +18,9 @@ func TestSandboxes(t *testing.T) {
 		"a job sees nothing of the host":      testNothingOfTheHost,
 		"a canceled job is gone":              testCancel,
 		"a trace shows the ten steps":         testTrace,
+		"a job that is too large is refused":  testTooLarge,
+		"bad input is refused by name":        testRefused,
+		"links lead nowhere":                  testSymlink,
 		"steps, files and artifacts go along": testSteps,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, up) })

@@ -34,8 +34,9 @@ func main() {
 	dataDir := flag.String("data-dir", "", "passed on to sandlot (default: a temporary one)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *data, *sandlot, *dataDir, *rounds); err != nil {
+	err := run(ctx, *data, *sandlot, *dataDir, *rounds)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "eval:", err)
 		os.Exit(1)
 	}
@@ -62,6 +63,7 @@ func run(ctx context.Context, data, sandlot, dataDir string, rounds int) error {
 	unexpected := 0
 	var took []time.Duration
 	worst := map[string]int{} // fewest jobs of a set as expected, over all rounds
+	succeeded := map[string]int{}
 	for round := 1; round <= rounds; round++ {
 		fmt.Printf("round %d of %d\n", round, rounds)
 		out := filepath.Join(scratch, fmt.Sprintf("results-%d.jsonl", round))
@@ -76,14 +78,17 @@ func run(ctx context.Context, data, sandlot, dataDir string, rounds int) error {
 		}
 		for _, s := range sets {
 			good := s.judge(results)
+			succeeded[s.name] = s.succeeded(results)
 			unexpected += len(s.programs) - good
 			if before, ok := worst[s.name]; !ok || good < before {
 				worst[s.name] = good
 			}
-			fmt.Printf("  %-20s %d of %d as expected (%s)\n", s.name, good, len(s.programs), s.expectation())
+			fmt.Printf("  %-17s %d of %d succeeded; %d as expected (%s)\n",
+				s.name, succeeded[s.name], len(s.programs), good, s.expectation())
 		}
 	}
 	for _, s := range sets {
+		fmt.Printf("figure eval_%s_succeeded %d jobs\n", s.name, succeeded[s.name])
 		fmt.Printf("figure eval_%s_as_expected %d jobs\n", s.name, worst[s.name])
 	}
 	fmt.Printf("figure eval_rounds %d rounds\n", rounds)

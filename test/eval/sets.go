@@ -100,6 +100,17 @@ func (s set) judge(results map[string]result) int {
 	return good
 }
 
+// succeeded counts the programs that exited with 0.
+func (s set) succeeded(results map[string]result) int {
+	n := 0
+	for _, p := range s.programs {
+		if results[s.key(p)].State == "succeeded" {
+			n++
+		}
+	}
+	return n
+}
+
 // problem is one row of the files.
 type problem struct {
 	ID         string `json:"task_id"`

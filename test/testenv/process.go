@@ -84,6 +84,17 @@ func (p *Process) Output() string { return p.out.tail(1 << 20) }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Alive stops the test if the process has ended.
+func (p *Process) Alive(t testing.TB) bool {
+	t.Helper()
+	select {
+	case <-p.done:
+		t.Fatalf("%s has ended: %v", p.Name, p.err)
+	default:
+	}
+	return true
+}
+
 // Kill ends the process as the kernel would, with no chance to say good-bye,
 // and waits for its end.
 func (p *Process) Kill(t testing.TB) {

@@ -21,7 +21,7 @@ type Program struct {
 	Dir, Path string
 }
 
-// Build builds the command and the agent into dir, and links the runtime's
+// Build builds the command and the agent into dir as `make build` does, and links the runtime's
 // binaries, which `make runtime` made, into it.
 func Build(dir string) (Program, error) {
 	root, err := moduleRoot()
@@ -29,7 +29,7 @@ func Build(dir string) (Program, error) {
 		return Program{}, err
 	}
 	for _, name := range []string{"sandlot", "sandlot-agent"} {
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name), "./cmd/"+name)
+		build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", filepath.Join(dir, name), "./cmd/"+name)
 		build.Dir = root
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -113,14 +113,15 @@ func (p Program) Role(t testing.TB, role, dataDir string, args ...string) *Proce
 	})
 }
 
-// Up starts `sandlot up` on a data directory and waits until it serves and
-// its worker takes jobs.
+// Up starts `sandlot up` on a data directory and waits until it says that it
+// is ready: it serves, has its images, and its worker takes jobs.
 func (p Program) Up(t testing.TB, dataDir string, args ...string) *Instance {
 	t.Helper()
 	process := p.Role(t, "up", dataDir, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
-	i := Serving(t, process, dataDir)
-	i.WaitForWorkers(t, 1)
-	return i
+	Eventually(t, 2*time.Minute, "sandlot up is ready", func() bool {
+		return process.Alive(t) && strings.Contains(process.Output(), "Sandlot is ready")
+	})
+	return Serving(t, process, dataDir)
 }
 
 // Serving waits until the process answers at the address that it writes into
@@ -129,11 +130,7 @@ func Serving(t testing.TB, process *Process, dataDir string) *Instance {
 	t.Helper()
 	i := &Instance{Process: process, DataDir: dataDir}
 	Eventually(t, 2*time.Minute, process.Name+" serves", func() bool {
-		select {
-		case <-process.Done():
-			t.Fatalf("%s ended at its start", process.Name)
-		default:
-		}
+		process.Alive(t)
 		address, err := os.ReadFile(filepath.Join(dataDir, "address"))
 		if err != nil {
 			return false
@@ -155,11 +152,7 @@ func Serving(t testing.TB, process *Process, dataDir string) *Instance {
 func (i *Instance) WaitForWorkers(t testing.TB, n int) {
 	t.Helper()
 	Eventually(t, 2*time.Minute, fmt.Sprintf("%d workers take jobs", n), func() bool {
-		select {
-		case <-i.Done():
-			t.Fatalf("%s ended", i.Name)
-		default:
-		}
+		i.Alive(t)
 		workers, err := i.Client.Workers(t.Context())
 		ready := 0
 		for _, w := range workers {
