@@ -85,6 +85,7 @@ func (a *app) startSchedulerRole(ctx context.Context, c schedulerRole) (*stack, 
 		step{"data directory", s.openDir},
 		step{"queue", s.openQueue},
 		step{"scheduler", s.startScheduler},
+		step{"address", s.tellAddress},
 	)
 }
 
@@ -247,6 +248,11 @@ func (s *stack) startScheduler(ctx context.Context) error {
 	}
 	s.run(ctx, "scheduler", sched.Run)
 	s.url = reachable(s.url)
+	return nil
+}
+
+// tellAddress writes down where clients find the API.
+func (s *stack) tellAddress(context.Context) error {
 	if err := writeAddress(s.dir, s.url); err != nil {
 		return err
 	}

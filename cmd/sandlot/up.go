@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandlot-dev/sandlot/pkg/image"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
@@ -23,7 +25,8 @@ type upConfig struct {
 	Worker    workerConfig
 	// NATSListen lets workers on other hosts join; empty for none.
 	NATSListen string
-	// Prepare names the catalogue images to have ready before the first job.
+	// Prepare names the catalogue images to have ready before the first job;
+	// "cached" stands for all that the cache has.
 	Prepare []string
 	Log     logConfig
 
@@ -36,9 +39,13 @@ func defaultUp() upConfig {
 		Scheduler: defaultScheduler(),
 		Worker:    defaultWorker(3 * time.Second),
 		Log:       logConfig{Level: "warn", Format: "text"},
+		Prepare:   []string{cachedImages},
 		build:     defaultBuilder(),
 	}
 }
+
+// cachedImages is the word for all images that need not be made first.
+const cachedImages = "cached"
 
 func (c *upConfig) wrong() problems {
 	p := append(c.Scheduler.wrong(), c.Worker.wrong()...)
@@ -51,7 +58,8 @@ func (c *upConfig) wrong() problems {
 		p.addf("--profile %q: write fast, balanced or strict", c.Profile)
 	}
 	p = append(p, c.build.wrong()...)
-	p = append(p, wrongImages("--prepare", c.Prepare)...)
+	named := slices.DeleteFunc(slices.Clone(c.Prepare), func(name string) bool { return name == cachedImages })
+	p = append(p, wrongImages("--prepare", named)...)
 	return append(p, c.Log.wrong()...)
 }
 
@@ -70,7 +78,7 @@ and running jobs go back to the queue; a second one ends it at once.`,
 		GroupID: groupServer,
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.DataDir = a.dataDir
+			c.DataDir, c.build.RuntimeDir = a.dataDir, c.Worker.RuntimeDir
 			if ok, err := a.ready(cmd, &c); !ok || err != nil {
 				return err
 			}
@@ -81,13 +89,27 @@ and running jobs go back to the queue; a second one ends it at once.`,
 	c.Scheduler.flags(f)
 	c.Worker.flags(f)
 	f.StringVar(&c.NATSListen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
-	f.StringSliceVar(&c.Prepare, "prepare", nil, "catalogue images to have ready at the start, such as busybox,python")
+	f.StringSliceVar(&c.Prepare, "prepare", c.Prepare, "catalogue images to have ready at the start, such as busybox,python; cached: all that were made before")
 	f.StringVar(&c.Profile, "profile", c.Profile, "what a power loss may take: fast (2 min), balanced (1 s) or strict (nothing)")
 	withEnv(f, "nats-listen", "prepare", "profile")
 	c.build.flags(f)
 	c.Log.flags(f)
 	printConfigFlag(f)
 	return cmd
+}
+
+// images are the names of what is to be prepared.
+func (c *upConfig) images() []string {
+	var names []string
+	for _, name := range c.Prepare {
+		if name != cachedImages {
+			names = append(names, name)
+			continue
+		}
+		names = append(names, image.Builder{CacheDir: c.build.CacheDir}.Cached()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // up serves until it is told to stop, or a part of it breaks.
@@ -97,7 +119,11 @@ func (a *app) up(ctx context.Context, c upConfig) (err error) {
 		return a.startFailed(ctx, err)
 	}
 	defer func() { err = errors.Join(err, stack.close()) }()
-	err = prepareImages(stack.ctx, stack.client(), c.build, c.Prepare, a.stderr)
+	err = prepareImages(stack.ctx, stack.client(), c.build, c.images(), a.stderr)
+	if err == nil {
+		// Whoever waits for the address finds everything ready.
+		err = stack.tellAddress(stack.ctx)
+	}
 	if err != nil && stack.ctx.Err() == nil {
 		return err
 	}

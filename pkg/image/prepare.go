@@ -50,14 +50,10 @@ func (b Builder) prepareReference(ctx context.Context, reference string) (Archiv
 // prepareAuto keeps to what is in the cache, so that a name does not change
 // its digest with the weather of the network.
 func (b Builder) prepareAuto(ctx context.Context, r Recipe) (Archive, error) {
-	report, cache := b.reporter(r.Name), b.cache(r.Name)
-	if !b.Fresh {
-		for _, key := range []string{pullKey(r.Name, r.Reference), b.buildKey(b.catalogue(), r)} {
-			if archive, ok := cache.find(key); ok {
-				report.count(StageReady, "cached", archive.Size, archive.Size)
-				return archive, nil
-			}
-		}
+	report := b.reporter(r.Name)
+	if archive, ok := b.cached(r); ok && !b.Fresh {
+		report.count(StageReady, "cached", archive.Size, archive.Size)
+		return archive, nil
 	}
 	report.say(StageProbe, r.Reference)
 	ref, err := name.ParseReference(r.Reference)
@@ -123,4 +119,25 @@ func pullKey(image, reference string) string {
 		return '_'
 	}, strings.ToLower(image))
 	return fmt.Sprintf("pull-%.60s-%.16s", word, digestOf(reference))
+}
+
+// Cached lists the names in the catalogue whose images are in the cache.
+func (b Builder) Cached() []string {
+	var names []string
+	for _, r := range b.catalogue().Recipes() {
+		if _, ok := b.cached(r); ok {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// cached finds a recipe's image in the cache, pulled or built.
+func (b Builder) cached(r Recipe) (Archive, bool) {
+	for _, key := range []string{pullKey(r.Name, r.Reference), b.buildKey(b.catalogue(), r)} {
+		if archive, ok := b.cache(r.Name).find(key); ok {
+			return archive, true
+		}
+	}
+	return Archive{}, false
 }
