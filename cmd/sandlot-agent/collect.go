@@ -87,7 +87,7 @@ func (c *collector) visit(dir int, path, name string, depth int) error {
 	isDir := stat.Mode&unix.S_IFMT == unix.S_IFDIR
 	match, below := c.matches(path)
 	switch {
-	case !match && !(isDir && below):
+	case !match && (!isDir || !below):
 		return nil
 	case frame.CheckPath(path) != nil:
 		c.skip("", frame.SkipName)

@@ -78,6 +78,9 @@ func (a *app) examine(ctx context.Context, config gvisor.CheckConfig) report {
 	}
 	health, err := c.Health(ctx)
 	r.Server.Checks = health.Checks
+	if err == nil && health.Status != "ok" {
+		err = fmt.Errorf("it is %s: %v", health.Status, health.Checks)
+	}
 	if err != nil {
 		fail(err)
 		return r

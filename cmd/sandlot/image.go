@@ -29,10 +29,12 @@ type builderConfig struct {
 	Source string
 	// RuntimeDir is where runsc is looked for first.
 	RuntimeDir string
+	// Fresh makes anew what is in the cache; of image build and pull.
+	Fresh bool
 }
 
 func defaultBuilder() builderConfig {
-	return builderConfig{CacheDir: defaultCacheDir(), Source: string(image.Auto)}
+	return builderConfig{CacheDir: defaultCacheDir(), Source: string(image.Auto), RuntimeDir: runtimeDir()}
 }
 
 func defaultCacheDir() string {
@@ -49,6 +51,10 @@ func (c *builderConfig) flags(f *pflag.FlagSet) {
 	withEnv(f, "cache-dir", "image-source")
 }
 
+func (c *builderConfig) freshFlag(f *pflag.FlagSet) {
+	f.BoolVar(&c.Fresh, "fresh", false, "make anew what --cache-dir has")
+}
+
 func (c *builderConfig) wrong() problems {
 	var p problems
 	p.check(slices.Contains([]string{string(image.Auto), string(image.FromRegistry), string(image.FromPackages)}, c.Source),
@@ -62,7 +68,7 @@ func (c *builderConfig) builder(w io.Writer) (*image.Builder, func()) {
 	bar := &imageBar{w: w, screen: isTerminal(w)}
 	return &image.Builder{
 		CacheDir: c.CacheDir, Runsc: found.Runsc, Source: image.Source(c.Source),
-		Install: os.Geteuid() == 0, Progress: bar.event,
+		Install: os.Geteuid() == 0, Fresh: c.Fresh, Progress: bar.event,
 	}, bar.end
 }
 
@@ -137,6 +143,7 @@ elsewhere it is built from Debian's packages; finished images are kept in
 		},
 	}
 	config.flags(cmd.Flags())
+	config.freshFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&cacheOnly, "cache-only", false, "only make them ready in --cache-dir; needs no server")
 	return cmd
 }
@@ -184,6 +191,7 @@ func (a *app) imagePullCmd() *cobra.Command {
 		},
 	}
 	config.flags(cmd.Flags())
+	config.freshFlag(cmd.Flags())
 	return cmd
 }
 

@@ -55,7 +55,7 @@ func TestClientScript(t *testing.T) {
 func TestLocalScript(t *testing.T) {
 	need.GVisor(t)
 	need.Containerd(t)
-	need.Images(t, "busybox")
+	need.Images(t, "busybox", "python", "gcc")
 	cache := defaultCacheDir()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/local",

@@ -20,9 +20,12 @@ func defaultScheduler() schedulerConfig {
 
 func defaultWorker(drain time.Duration) workerConfig {
 	return workerConfig{
-		Pool: "main", Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: os.Getenv("SANDLOT_RUNTIME_DIR"),
+		Pool: "main", Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
 	}
 }
+
+// runtimeDir is what --runtime-dir is where a command has no such flag.
+func runtimeDir() string { return os.Getenv(envName("runtime-dir")) }
 
 // schedulerConfig is how a scheduler is set up.
 type schedulerConfig struct {

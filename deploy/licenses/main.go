@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 )
@@ -135,7 +134,7 @@ func source(m module) (string, error) {
 	if m.path == "std" {
 		root, err := exec.Command("go", "env", "GOROOT").Output()
 		if err != nil {
-			return runtime.GOROOT(), nil
+			return "", fmt.Errorf("go env GOROOT: %w", err)
 		}
 		return strings.TrimSpace(string(root)), nil
 	}

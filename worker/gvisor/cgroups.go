@@ -102,6 +102,36 @@ func (c *Cgroups) create() error {
 	return nil
 }
 
+// remember writes down where the tree is. A next life may be started elsewhere,
+// from another session or unit, and would look for it below its own group.
+func (c *Cgroups) remember(file string) error {
+	var dirs []string
+	for _, h := range c.hierarchies {
+		dirs = append(dirs, filepath.Join(h.own, c.name))
+	}
+	if err := os.WriteFile(file, []byte(strings.Join(dirs, "\n")), 0o600); err != nil {
+		return fmt.Errorf("remember cgroups: %w", err)
+	}
+	return nil
+}
+
+// elsewhere is the tree of an earlier life, as far as it is not where c is.
+func (c *Cgroups) elsewhere(file string) (*Cgroups, error) {
+	known, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("recall cgroups: %w", err)
+	}
+	old := &Cgroups{name: c.name}
+	for dir := range strings.SplitSeq(string(known), "\n") {
+		parent := filepath.Dir(dir)
+		here := slices.ContainsFunc(c.hierarchies, func(h hierarchy) bool { return h.own == parent })
+		if !here && filepath.Base(dir) == c.name && isCgroup(dir) {
+			old.hierarchies = append(old.hierarchies, hierarchy{own: parent, unified: c.unified})
+		}
+	}
+	return old, nil
+}
+
 // attach moves a process into the runtime's group. One that has ended already
 // is none of its business.
 func (c *Cgroups) attach(pid int) error {
@@ -152,12 +182,14 @@ func (c *Cgroups) pids() ([]int, error) {
 func (c *Cgroups) remove() error {
 	var failed error
 	for _, h := range c.hierarchies {
+		var err error
 		if h.unified {
-			undelegate(h, c.name)
+			err = undelegate(h, c.name)
 		}
-		if err := removeTree(filepath.Join(h.own, c.name)); err != nil {
-			failed = errors.Join(failed, err)
+		if err == nil {
+			err = removeTree(filepath.Join(h.own, c.name))
 		}
+		failed = errors.Join(failed, err)
 	}
 	return failed
 }

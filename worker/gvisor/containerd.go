@@ -140,6 +140,9 @@ func (c *Containerd) renew(ctx context.Context) error {
 	if err := c.layout.makeRunDir(); err != nil {
 		return err
 	}
+	if err := c.cgroups.remember(c.layout.groups()); err != nil {
+		return err
+	}
 	return c.cgroups.create()
 }
 

@@ -42,6 +42,7 @@ func (l layout) state() string     { return filepath.Join(l.dir, "worker", "stat
 func (l layout) tmp() string       { return filepath.Join(l.dir, "worker", "tmp") }
 func (l layout) lock() string      { return filepath.Join(l.dir, "worker", "lock") }
 func (l layout) config() string    { return filepath.Join(l.dir, "worker", "containerd.toml") }
+func (l layout) groups() string    { return filepath.Join(l.dir, "worker", "cgroups") }
 func (l layout) runsc() string     { return filepath.Join(l.dir, "worker", "runsc.toml") }
 func (l layout) log() string       { return filepath.Join(l.dir, "log", "containerd.log") }
 func (l layout) socket() string    { return filepath.Join(l.run, "c.sock") }

@@ -110,7 +110,7 @@ func (l *life) waitReady(ctx context.Context, socket *net.UnixConn) error {
 	case err := <-ready:
 		return err
 	case <-l.exited:
-		return fmt.Errorf("it ended at once (%v), its log says why", l.err)
+		return fmt.Errorf("it ended at once (%w), its log says why", l.err)
 	case <-ctx.Done():
 		return fmt.Errorf("wait until it serves: %w", context.Cause(ctx))
 	}

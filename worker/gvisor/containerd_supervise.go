@@ -34,7 +34,7 @@ func (c *Containerd) supervise(ctx context.Context, now *life) error {
 		c.config.Logger.Error("containerd died", "error", now.err, "log", c.layout.log())
 		for {
 			if deaths++; deaths > maxDeaths {
-				return fmt.Errorf("containerd does not stay up (see %s): %v", c.layout.log(), now.err)
+				return fmt.Errorf("containerd does not stay up (see %s): %w", c.layout.log(), now.err)
 			}
 			next, err := c.restart(ctx, deaths)
 			if ctx.Err() != nil {

@@ -20,11 +20,17 @@ import (
 // then the groups they were in, then mounts, state and sockets. Images and
 // snapshots stay.
 func sweep(ctx context.Context, l layout, groups *Cgroups) error {
-	if err := killAll(ctx, groups); err != nil {
+	old, err := groups.elsewhere(l.groups())
+	if err != nil {
 		return err
 	}
-	if err := retry(ctx, groups.remove); err != nil {
-		return fmt.Errorf("remove cgroups: %w", err)
+	for _, g := range []*Cgroups{old, groups} {
+		if err := killAll(ctx, g); err != nil {
+			return err
+		}
+		if err := retry(ctx, g.remove); err != nil {
+			return fmt.Errorf("remove cgroups: %w", err)
+		}
 	}
 	for _, dir := range append(l.runDirs(), l.state()) {
 		if err := unmountBelow(dir); err != nil {

@@ -55,18 +55,20 @@ func delegate(h hierarchy, name string) error {
 }
 
 // undelegate takes the worker back to where it was started, so that the tree
-// can be removed. What cannot be undone is left to whoever removes the group.
-func undelegate(h hierarchy, name string) {
-	leaf := filepath.Join(h.own, name, workerGroup)
+// can be removed.
+func undelegate(h hierarchy, name string) error {
+	parent := filepath.Join(h.own, name)
+	leaf := filepath.Join(parent, workerGroup)
 	if pids, err := members(leaf); err != nil || len(pids) == 0 {
-		return
+		return err
 	}
-	for _, dir := range []string{filepath.Join(h.own, name), h.own} {
-		for _, controller := range wanted() {
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("-"+controller), 0)
+	// A group takes processes again once it gives no controllers to children.
+	for _, dir := range []string{parent, h.own} {
+		if err := disable(dir); err != nil {
+			return err
 		}
 	}
-	_ = moveAll(leaf, h.own)
+	return moveAll(leaf, h.own)
 }
 
 // gives tells whether a group passes the wanted controllers to its children.
@@ -89,6 +91,20 @@ func enable(dir string) error {
 	line := "+" + strings.Join(wanted(), " +")
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(line), 0); err != nil {
 		return fmt.Errorf("pass controllers down from %s: %w", dir, err)
+	}
+	return nil
+}
+
+// disable takes back every controller: runsc passes down all that there are.
+func disable(dir string) error {
+	control := filepath.Join(dir, "cgroup.subtree_control")
+	given, err := os.ReadFile(control)
+	if err != nil || len(strings.Fields(string(given))) == 0 {
+		return err
+	}
+	line := "-" + strings.Join(strings.Fields(string(given)), " -")
+	if err := os.WriteFile(control, []byte(line), 0); err != nil {
+		return fmt.Errorf("take controllers back at %s: %w", dir, err)
 	}
 	return nil
 }

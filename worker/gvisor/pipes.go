@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,13 +58,6 @@ func (p *pipes) path(name string) string { return filepath.Join(p.dir, name) }
 // joined says that the shim has opened its ends: from now on an end of file
 // means that the sandbox has closed its own.
 func (p *pipes) joined() { _ = p.hold.Close() }
-
-// expire ends reads and writes that wait for a peer that may never come.
-func (p *pipes) expire() {
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
-		_ = f.SetDeadline(time.Now())
-	}
-}
 
 // close closes all ends and removes the FIFOs. Closing twice is harmless.
 func (p *pipes) close() error {

@@ -2,7 +2,7 @@
 // Sandlot runs on. It is gVisor's own task service behind our start and our
 // settings:
 //
-//   - a host that forbids a lower oom_score_adj is not an error;
+//   - it leaves oom_score_adj alone, which not every host allows to lower;
 //   - the socket lives where containerd says in its bootstrap message, not
 //     below a constant path;
 //   - no configuration file of the host is read. A task without runtime

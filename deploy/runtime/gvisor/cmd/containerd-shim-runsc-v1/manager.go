@@ -17,13 +17,8 @@ import (
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
-	"github.com/containerd/containerd/v2/pkg/sys"
 	gvisorshim "gvisor.dev/gvisor/pkg/shim/v1"
 )
-
-// shimOOMScore protects the shim, which is small, at the cost of the sandbox,
-// which is not.
-const shimOOMScore = -999
 
 // manager starts and clears away one shim process per task. containerd runs it
 // as "start" and "delete"; a shim never serves two tasks.
@@ -85,7 +80,9 @@ func (m *manager) address(ctx context.Context, id, containerd string) (string, e
 }
 
 // startServer starts this binary again as the task's server, with the listening
-// socket as its fd 3.
+// socket as its fd 3. Unlike the stock shim's, its oom_score_adj stays as it is:
+// a lower one needs CAP_SYS_RESOURCE, and every process of the sandbox would
+// inherit it, which should be the first to go.
 func startServer(ctx context.Context, id string, opts shim.StartOpts, socket *os.File) error {
 	cmd, err := serverCommand(ctx, id, opts)
 	if err != nil {
@@ -96,14 +93,11 @@ func startServer(ctx context.Context, id string, opts shim.StartOpts, socket *os
 		return fmt.Errorf("start shim: %w", err)
 	}
 	go func() { _ = cmd.Wait() }()
-	err = shim.WritePidFile("shim.pid", cmd.Process.Pid)
-	if err == nil {
-		err = protect(cmd.Process.Pid)
-	}
-	if err != nil {
+	if err := shim.WritePidFile("shim.pid", cmd.Process.Pid); err != nil {
 		_ = cmd.Process.Kill()
+		return fmt.Errorf("write shim.pid: %w", err)
 	}
-	return err
+	return nil
 }
 
 func serverCommand(ctx context.Context, id string, opts shim.StartOpts) (*exec.Cmd, error) {
@@ -123,19 +117,6 @@ func serverCommand(ctx context.Context, id string, opts shim.StartOpts) (*exec.C
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, nil
-}
-
-// protect lowers the shim's OOM score where the host allows it. Without
-// CAP_SYS_RESOURCE it does not, and the shim is killed like anyone else.
-func protect(pid int) error {
-	err := sys.SetOOMScore(pid, shimOOMScore)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("shim oom score: %w", err)
-	}
-	return nil
 }
 
 // Stop clears away what a dead shim left. A shim that died before it created
