@@ -82,7 +82,7 @@ func (b *batchRun) run(ctx context.Context) (err error) {
 	if b.batch == "" {
 		b.batch = client.NewBatch()
 	}
-	server, err := b.connect(ctx, b.local, b.file.needs, patient)
+	ctx, server, err := b.connect(ctx, b.local, b.file.needs, patient)
 	if err != nil {
 		return err
 	}

@@ -72,23 +72,25 @@ func (s *server) close() error {
 }
 
 // connect finds the server that the flags name, or starts a local one with
-// the catalogue images that are needed.
-func (a *app) connect(ctx context.Context, local localConfig, needs []wanted, patience time.Duration) (*server, error) {
+// the catalogue images that are needed. The context that it returns ends with
+// the given one, or when the local server breaks.
+func (a *app) connect(ctx context.Context, local localConfig, needs []wanted, patience time.Duration) (context.Context, *server, error) {
 	if !local.Local {
 		c, err := a.client(patience)
-		return &server{Client: c}, err
+		return ctx, &server{Client: c}, err
 	}
 	s := &server{}
-	if err := a.startLocal(ctx, s, local, catalogueImages(needs), patience); err != nil {
+	running, err := a.startLocal(ctx, s, local, catalogueImages(needs), patience)
+	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx) // what broke, broke of the signal
 		}
-		return nil, errors.Join(err, s.close())
+		return ctx, nil, errors.Join(err, s.close())
 	}
-	return s, nil
+	return running, s, nil
 }
 
-func (a *app) startLocal(ctx context.Context, s *server, local localConfig, images []string, patience time.Duration) error {
+func (a *app) startLocal(ctx context.Context, s *server, local localConfig, images []string, patience time.Duration) (context.Context, error) {
 	config := defaultUp()
 	config.DataDir, config.build, config.Log.Level = a.dataDir, local.build, "error"
 	config.Scheduler.Listen = "127.0.0.1:0"
@@ -98,7 +100,7 @@ func (a *app) startLocal(ctx context.Context, s *server, local localConfig, imag
 	if !a.dataDirGiven {
 		dir, err := localDir()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s.temporary = true
 		s.closing = append(s.closing, func() error { return os.RemoveAll(dir) })
@@ -106,13 +108,13 @@ func (a *app) startLocal(ctx context.Context, s *server, local localConfig, imag
 	}
 	stack, err := a.startUp(ctx, config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.closing = append(s.closing, stack.close)
 	token, err := readLine(filepath.Join(config.DataDir, "token"))
 	if err != nil {
-		return fmt.Errorf("read token: %w", err)
+		return nil, fmt.Errorf("read token: %w", err)
 	}
 	s.Client = client.New(client.Config{Server: stack.url, Token: token, Patience: patience})
-	return prepareImages(ctx, s.Client, local.build, images, a.stderr)
+	return stack.ctx, prepareImages(stack.ctx, s.Client, local.build, images, a.stderr)
 }

@@ -51,8 +51,7 @@ func (a *app) runJob(cmd *cobra.Command, args []string, flags *jobFlags, local l
 	if err != nil {
 		return err
 	}
-	ctx := cmd.Context()
-	server, err := a.connect(ctx, local, []wanted{wantedBy(submit)}, impatient)
+	ctx, server, err := a.connect(cmd.Context(), local, []wanted{wantedBy(submit)}, impatient)
 	if err != nil {
 		return err
 	}
@@ -82,8 +81,11 @@ func (a *app) runOn(ctx context.Context, c *client.Client, submit api.Submit, ve
 	if err = c.FollowLogs(ctx, j.ID, live.chunk); err == nil {
 		j, err = c.Wait(ctx, j.ID)
 	}
-	if ctx.Err() != nil {
+	if _, ok := errors.AsType[interrupt](context.Cause(ctx)); ok {
 		return a.cancelAndWait(ctx, c, j.ID)
+	}
+	if ctx.Err() != nil {
+		return j, context.Cause(ctx)
 	}
 	return j, err
 }

@@ -14,11 +14,14 @@ import (
 // wantNothingLeft wants nothing of the instance on the host.
 func wantNothingLeft(t *testing.T, dataDir string, marks ...string) {
 	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
 	var left []string
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for range 30 {
 		if left = testenv.Leftovers(t, dataDir, instanceOf(dataDir), marks...); len(left) == 0 {
 			return
 		}
+		<-tick.C
 	}
 	t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 }

@@ -84,6 +84,26 @@ func processes(t testing.TB) []process {
 	return all
 }
 
+// FindProcess is the pid of the process whose command line has all the given
+// texts. The test fails unless there is exactly one.
+func FindProcess(t testing.TB, texts ...string) int {
+	t.Helper()
+	var found []int
+	for _, p := range processes(t) {
+		all := true
+		for _, text := range texts {
+			all = all && strings.Contains(p.command, text)
+		}
+		if all {
+			found = append(found, p.pid)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d processes have %q in their command: %v", len(found), texts, found)
+	}
+	return found[0]
+}
+
 // zombie reports whether the process has ended and only waits for its parent,
 // which is not this test's fault on hosts whose init does not reap.
 func zombie(dir string) bool {

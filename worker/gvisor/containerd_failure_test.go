@@ -75,3 +75,20 @@ func TestContainerdThatKeepsDyingIsGivenUp(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 }
+
+func TestContainerdIsNotBoundByTheWorkersUmask(t *testing.T) {
+	need.GVisor(t)
+	defer syscall.Umask(syscall.Umask(0o077))
+	dir := t.TempDir()
+	start(t, dir)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", containerdPid(t, dir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(status), "Umask:\t0022\n") {
+		t.Errorf("containerd's status:\n%s", status)
+	}
+	if mine := syscall.Umask(0o077); mine != 0o077 {
+		t.Errorf("the worker's own umask became %o", mine)
+	}
+}

@@ -35,7 +35,7 @@ func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, lo
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
 	defer os.Remove(l.notify())
-	defer ready.Close()
+	defer func() { _ = ready.Close() }()
 
 	cmd := exec.Command(binary, "--config", l.config())
 	cmd.Dir = l.dir
@@ -76,13 +76,19 @@ func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, lo
 }
 
 // launch runs cmd from a thread that lives as long as the process: the kernel
-// counts the end of the thread that started a process as the parent's death.
+// counts the end of the thread that started a process as the parent's death. The
+// thread has a umask of its own, whatever ours is: with a stricter one the root
+// directories of images would be closed to the users of sandboxes.
 func launch(cmd *exec.Cmd) (*life, error) {
 	life := &life{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := cmd.Start()
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			unix.Umask(0o022)
+			err = cmd.Start()
+		}
 		life.process = cmd.Process
 		started <- err
 		if err == nil {
