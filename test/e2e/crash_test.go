@@ -21,13 +21,17 @@ const crashJobs = 200
 func someJobs(t *testing.T, c *client.Client) (ids []string, patience time.Duration) {
 	t.Helper()
 	begun := time.Now()
-	ids = submitAll(t, c, crashJobs, func(i int) api.Submit { return sh(fmt.Sprintf("sleep 0.1; echo %d", i)) })
+	ids = submitAll(t, c, crashJobs, func(i int) api.Submit { return sh(fmt.Sprintf("sleep 0.3; echo %d", i)) })
 	const first = crashJobs / 5
 	waitAll(t, c, ids[:first], 2*time.Minute)
 	if t.Failed() {
 		t.FailNow()
 	}
 	pace := time.Since(begun) / first
+	testenv.Eventually(t, time.Minute, "two jobs run, so that a kill interrupts one", func() bool {
+		page, err := c.List(t.Context(), client.ListOptions{State: job.Running})
+		return err == nil && len(page.Jobs) >= 2
+	})
 	return ids, max(time.Minute, 20*time.Second+2*pace*crashJobs)
 }
 
