@@ -264,7 +264,7 @@ func (s *Scheduler) handleBatch(w http.ResponseWriter, r *http.Request) error {
 	if err := s.ready(r.Context()); err != nil {
 		return err
 	}
-	counts, ok := s.index.batchCounts(r.PathValue("id"))
+	counts, ok := s.index.batchCounts(tenantOf(r.Context()), r.PathValue("id"))
 	if !ok {
 		return job.ErrNotFound
 	}
@@ -283,7 +283,7 @@ func (s *Scheduler) handleResults(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	id, place := r.PathValue("id"), s.placeOf(r.URL.Query().Get("after"))
-	if _, ok := s.index.batchCounts(id); !ok {
+	if _, ok := s.index.batchCounts(tenantOf(r.Context()), id); !ok {
 		return job.ErrNotFound
 	}
 	control := http.NewResponseController(w)
@@ -292,7 +292,7 @@ func (s *Scheduler) handleResults(w http.ResponseWriter, r *http.Request) error 
 	alive := time.NewTicker(heartbeat)
 	defer alive.Stop()
 	for {
-		jobs, next, all, changed := s.index.results(id, place, windowLines)
+		jobs, next, all, changed := s.index.results(tenantOf(r.Context()), id, place, windowLines)
 		if err := s.writeResults(w, r, control, jobs); err != nil {
 			return err
 		}

@@ -135,6 +135,7 @@ func (s *Scheduler) handleList(w http.ResponseWriter, r *http.Request) error {
 	if err := s.ready(r.Context()); err != nil {
 		return err
 	}
+	f.tenant = tenantOf(r.Context())
 	return writeJSON(w, http.StatusOK, s.index.list(f))
 }
 
@@ -142,7 +143,7 @@ func (s *Scheduler) handleCancel(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.record(r.Context(), r.PathValue("id")); err != nil {
 		return err
 	}
-	rec, err := s.Queue.Cancel(r.Context(), s.Tenant, r.PathValue("id"))
+	rec, err := s.Queue.Cancel(r.Context(), tenantOf(r.Context()), r.PathValue("id"))
 	if err != nil && !errors.Is(err, job.ErrStale) {
 		return fmt.Errorf("cancel job %s: %w", r.PathValue("id"), err)
 	}
@@ -154,7 +155,7 @@ func (s *Scheduler) handleRemove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Queue.Remove(r.Context(), s.Tenant, rec.ID); err != nil {
+	if err := s.Queue.Remove(r.Context(), rec.Tenant, rec.ID); err != nil {
 		return fmt.Errorf("remove job %s: %w", rec.ID, err)
 	}
 	if rec.SpecRef != "" {

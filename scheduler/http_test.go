@@ -373,7 +373,7 @@ func TestHealthReadyVersionAndMetrics(t *testing.T) {
 	}
 	_, _, body := w.ask("GET", "/metrics", "", "")
 	for _, want := range []string{
-		`sandlot_jobs_accepted_total{queue="default"} 1`,
+		`sandlot_jobs_accepted_total{queue="default",tenant="default"} 1`,
 		`sandlot_jobs_final_total{blame="none",reason="exited",state="succeeded"} 1`,
 		`sandlot_worker_slots{pool="main",worker="w1"} 1`,
 		`sandlot_http_request_seconds_count{code="200",route="/v1/jobs"} 1`,

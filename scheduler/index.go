@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unique"
@@ -26,25 +27,32 @@ type index struct {
 	sorted  bool
 	gone    int // entries of order that are no more
 	dropped int64
-	queues  map[string]*queueCount
-	batches map[string]*batch
+	queues  map[scoped]*queueCount
+	batches map[scoped]*batch
 	waiters map[string]map[chan struct{}]bool
 	finals  map[final]int64
 	ready   chan struct{}
 }
 
+// scoped is a name that means something within a tenant only.
+type scoped struct{ tenant, name string }
+
+func (a scoped) compare(b scoped) int {
+	return cmp.Or(strings.Compare(a.tenant, b.tenant), strings.Compare(a.name, b.name))
+}
+
 // entry is what the index knows of a job.
 type entry struct {
-	id, key, batch, queue, image, worker string
-	digest                               string
-	labels                               map[string]string
-	state                                job.State
-	blame                                job.Blame
-	reason                               job.Reason
-	priority, attempt                    int
-	accepted, updated, notBefore         time.Time
-	seq                                  uint64
-	gone                                 bool
+	id, tenant, key, batch, queue, image, worker string
+	digest                                       string
+	labels                                       map[string]string
+	state                                        job.State
+	blame                                        job.Blame
+	reason                                       job.Reason
+	priority, attempt                            int
+	accepted, updated, notBefore                 time.Time
+	seq                                          uint64
+	gone                                         bool
 	// place is the position among the results of the batch.
 	place int
 	// answered is when the result first went to a client.
@@ -81,7 +89,7 @@ type verdictKind struct {
 
 func newIndex(most int, boot string) *index {
 	return &index{
-		most: most, boot: boot, entries: map[string]*entry{}, queues: map[string]*queueCount{}, batches: map[string]*batch{},
+		most: most, boot: boot, entries: map[string]*entry{}, queues: map[scoped]*queueCount{}, batches: map[scoped]*batch{},
 		waiters: map[string]map[chan struct{}]bool{}, finals: map[final]int64{}, ready: make(chan struct{}),
 	}
 }
@@ -156,7 +164,7 @@ func (x *index) removed(id string) {
 func shared(s string) string { return unique.Make(s).Value() }
 
 func newEntry(c queue.Change) *entry {
-	e := &entry{id: c.ID, key: c.Key, batch: shared(c.Batch), queue: shared(c.Queue), image: shared(c.Image.Name), digest: shared(c.Image.Digest),
+	e := &entry{id: c.ID, tenant: shared(c.Tenant), key: c.Key, batch: shared(c.Batch), queue: shared(c.Queue), image: shared(c.Image.Name), digest: shared(c.Image.Digest),
 		labels: c.Labels, priority: c.Priority, accepted: c.AcceptedAt, place: -1}
 	e.set(c)
 	return e
@@ -198,7 +206,7 @@ func (x *index) forget(e *entry) {
 	delete(x.entries, e.id)
 	e.gone = true
 	x.gone++
-	b := x.batches[e.batch]
+	b := x.batches[scoped{e.tenant, e.batch}]
 	if e.batch == "" || b == nil {
 		return
 	}
@@ -208,16 +216,16 @@ func (x *index) forget(e *entry) {
 	}
 	b.wake()
 	if b.jobs == 0 {
-		delete(x.batches, e.batch)
+		delete(x.batches, scoped{e.tenant, e.batch})
 	}
 }
 
 // add counts an entry in its queue and batch, n times.
 func (x *index) add(e *entry, n int) {
-	q := x.queues[e.queue]
+	q := x.queues[scoped{e.tenant, e.queue}]
 	if q == nil {
 		q = &queueCount{states: map[job.State]int{}}
-		x.queues[e.queue] = q
+		x.queues[scoped{e.tenant, e.queue}] = q
 	}
 	q.states[e.state] += n
 	b := x.batchOf(e)
@@ -234,10 +242,10 @@ func (x *index) batchOf(e *entry) *batch {
 	if e.batch == "" {
 		return nil
 	}
-	b := x.batches[e.batch]
+	b := x.batches[scoped{e.tenant, e.batch}]
 	if b == nil {
 		b = &batch{states: map[job.State]int{}, verdicts: map[verdictKind]int{}, changed: make(chan struct{})}
-		x.batches[e.batch] = b
+		x.batches[scoped{e.tenant, e.batch}] = b
 	}
 	return b
 }

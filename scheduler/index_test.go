@@ -12,7 +12,7 @@ import (
 
 // change is the n-th change of a job of batch b.
 func change(id string, seq uint64, state job.State) queue.Change {
-	c := queue.Change{Seq: seq, Summary: queue.Summary{ID: id, Queue: "q", Batch: "b", Key: id, State: state, AcceptedAt: time.Unix(int64(len(id)), 0)}}
+	c := queue.Change{Seq: seq, Summary: queue.Summary{ID: id, Tenant: "default", Queue: "q", Batch: "b", Key: id, State: state, AcceptedAt: time.Unix(int64(len(id)), 0)}}
 	if state.Final() {
 		c.Blame, c.Reason = job.BlameNone, job.Exited
 	}
@@ -41,23 +41,23 @@ func TestIndexIsSafeUnderRedelivery(t *testing.T) {
 			}
 			x.apply(c)
 		}
-		counts, _ := x.batchCounts("b")
+		counts, _ := x.batchCounts("default", "b")
 		if counts.Jobs != n || counts.Final != n || counts.States[job.Succeeded] != n || len(counts.States) != 1 || counts.Verdicts[0].Count != n {
 			t.Fatalf("seed %d: %+v", seed, counts)
 		}
 		told := map[string]bool{}
-		jobs, _, all, _ := x.results("b", 0, 10*n)
+		jobs, _, all, _ := x.results("default", "b", 0, 10*n)
 		for _, one := range jobs {
 			told[one.id] = true
 		}
 		if len(jobs) != n || len(told) != n || !all {
 			t.Fatalf("seed %d: %d results of %d jobs, all %v", seed, len(jobs), len(told), all)
 		}
-		q := x.queueList()[0]
+		q := x.queueList("default")[0]
 		if q.Queued != 0 || q.Running != 0 || q.Retrying != 0 {
 			t.Fatalf("seed %d: queue %+v", seed, q)
 		}
-		if page := x.list(filter{limit: 1000}); len(page.Jobs) != n {
+		if page := x.list(filter{tenant: "default", limit: 1000}); len(page.Jobs) != n {
 			t.Fatalf("seed %d: %d listed", seed, len(page.Jobs))
 		}
 	}
@@ -76,11 +76,11 @@ func TestIndexForgetsWhatWasRemoved(t *testing.T) {
 	if len(x.entries) != 10 || len(x.order) > 2*1024+10 {
 		t.Errorf("%d entries, %d in order", len(x.entries), len(x.order))
 	}
-	counts, _ := x.batchCounts("b")
+	counts, _ := x.batchCounts("default", "b")
 	if counts.Jobs != 10 || counts.Final != 10 {
 		t.Errorf("counted %+v", counts)
 	}
-	jobs, _, all, _ := x.results("b", 0, 100)
+	jobs, _, all, _ := x.results("default", "b", 0, 100)
 	if len(jobs) != 10 || !all {
 		t.Errorf("%d results, all %v", len(jobs), all)
 	}
@@ -95,7 +95,7 @@ func TestIndexKeepsWhatHasNotEnded(t *testing.T) {
 	for i := range 1000 {
 		x.apply(change(fmt.Sprintf("later-%04d", i), 1, job.Succeeded))
 	}
-	if page := x.list(filter{limit: 1000, state: job.Queued}); len(page.Jobs) != 50 {
+	if page := x.list(filter{tenant: "default", limit: 1000, state: job.Queued}); len(page.Jobs) != 50 {
 		t.Errorf("%d of 50 that wait are listed", len(page.Jobs))
 	}
 	if len(x.entries) > 107 || x.dropped == 0 {

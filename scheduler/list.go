@@ -14,8 +14,10 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
-// filter says which jobs a list shows; empty fields match all.
+// filter says which jobs a list shows; empty fields match all
+// of a tenant.
 type filter struct {
+	tenant string // not optional
 	state  job.State
 	queue  string
 	batch  string
@@ -43,7 +45,7 @@ func parsePosition(text string) (position, bool) {
 }
 
 func (f filter) matches(e *entry) bool {
-	if e.gone || f.state != "" && f.state != e.state || f.queue != "" && f.queue != e.queue ||
+	if e.gone || f.tenant != e.tenant || f.state != "" && f.state != e.state || f.queue != "" && f.queue != e.queue ||
 		f.batch != "" && f.batch != e.batch || f.reason != "" && f.reason != e.reason {
 		return false
 	}
@@ -88,32 +90,35 @@ func (e *entry) summary() api.Summary {
 	}
 }
 
-// queueList counts what has not ended, per queue.
-func (x *index) queueList() []api.Queue {
+// queueList counts what has not ended of a tenant, per queue.
+func (x *index) queueList(tenant string) []api.Queue {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	oldest := map[string]time.Time{}
 	for _, e := range x.order {
-		if _, ok := oldest[e.queue]; !ok && !e.gone && (e.state == job.Queued || e.state == job.Retrying) {
+		if _, ok := oldest[e.queue]; !ok && !e.gone && e.tenant == tenant && (e.state == job.Queued || e.state == job.Retrying) {
 			oldest[e.queue] = e.accepted
 		}
 	}
 	list := []api.Queue{}
-	for _, name := range slices.Sorted(maps.Keys(x.queues)) {
+	for _, name := range slices.SortedFunc(maps.Keys(x.queues), scoped.compare) {
+		if name.tenant != tenant {
+			continue
+		}
 		s := x.queues[name].states
 		list = append(list, api.Queue{
-			Name: name, Queued: s[job.Queued], Running: s[job.Running], Retrying: s[job.Retrying],
-			Canceling: s[job.Canceling], Oldest: oldest[name],
+			Name: name.name, Queued: s[job.Queued], Running: s[job.Running], Retrying: s[job.Retrying],
+			Canceling: s[job.Canceling], Oldest: oldest[name.name],
 		})
 	}
 	return list
 }
 
 // batchCounts counts a batch; false when none of its jobs is known.
-func (x *index) batchCounts(id string) (api.Batch, bool) {
+func (x *index) batchCounts(tenant, id string) (api.Batch, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	b := x.batches[id]
+	b := x.batches[scoped{tenant, id}]
 	if b == nil {
 		return api.Batch{}, false
 	}
@@ -143,10 +148,10 @@ type ended struct {
 // results are jobs of the batch that ended, from a place on, at most n; where
 // to go on; whether all known jobs have ended and are told; and what tells of
 // more.
-func (x *index) results(id string, from, n int) (jobs []ended, next int, all bool, changed <-chan struct{}) {
+func (x *index) results(tenant, id string, from, n int) (jobs []ended, next int, all bool, changed <-chan struct{}) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	b := x.batches[id]
+	b := x.batches[scoped{tenant, id}]
 	if b == nil {
 		return nil, from, true, nil
 	}

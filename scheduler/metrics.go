@@ -24,7 +24,7 @@ type metrics struct {
 func newMetrics(s *Scheduler) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"queue"}),
+		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"tenant", "queue"}),
 		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused."}, []string{"code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: telemetry.MetricHTTPSeconds, Help: "Time from request to answer, waits included.",
@@ -49,7 +49,7 @@ type view struct{ s *Scheduler }
 
 var (
 	descFinal   = prometheus.NewDesc(telemetry.MetricFinal, "Jobs that ended since the start.", []string{"state", "blame", "reason"}, nil)
-	descBacklog = prometheus.NewDesc(telemetry.MetricBacklog, "Jobs that have not ended.", []string{"pool", "queue", "state"}, nil)
+	descBacklog = prometheus.NewDesc(telemetry.MetricBacklog, "Jobs that have not ended.", []string{"pool", "tenant", "queue", "state"}, nil)
 	descRecords = prometheus.NewDesc(telemetry.MetricRecords, "Jobs that lists know.", nil, nil)
 	descWorkers = prometheus.NewDesc(telemetry.MetricWorkers, "Registered workers.", []string{"pool", "state"}, nil)
 	descSlots   = prometheus.NewDesc(telemetry.MetricSlots, "Slots of a worker.", []string{"pool", "worker"}, nil)
@@ -84,7 +84,7 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 	for name, q := range x.queues {
 		for state, n := range q.states {
 			if !state.Final() {
-				out <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(n), pool, name, string(state))
+				out <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(n), pool, name.tenant, name.name, string(state))
 			}
 		}
 	}

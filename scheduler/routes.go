@@ -1,11 +1,8 @@
 package scheduler
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
@@ -48,22 +45,18 @@ func (s *Scheduler) serve(r route) http.Handler {
 		// One left from an earlier request on this connection must not count.
 		_ = http.NewResponseController(raw).SetWriteDeadline(time.Time{})
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if !r.open && !s.authorized(req) {
-			s.writeError(w, req, api.NewProblem(http.StatusUnauthorized, api.TypeUnauthorized, "the token is missing or wrong; send the header Authorization: Bearer TOKEN"))
-			return
+		if !r.open {
+			who, err := s.authenticate(req)
+			if err != nil {
+				s.writeError(w, req, err)
+				return
+			}
+			req = req.WithContext(withCaller(req.Context(), who))
 		}
 		if err := r.handle(w, req); err != nil {
 			s.writeError(w, req, err)
 		}
 	})
-}
-
-// authorized compares digests, so that the time taken tells nothing of the
-// token, nor of its length.
-func (s *Scheduler) authorized(r *http.Request) bool {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(s.Token))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
 // response knows whether an answer has begun.
@@ -103,7 +96,7 @@ func (s *Scheduler) handleQueues(w http.ResponseWriter, r *http.Request) error {
 	if err := s.ready(r.Context()); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, api.Queues{Queues: s.index.queueList()})
+	return writeJSON(w, http.StatusOK, api.Queues{Queues: s.index.queueList(tenantOf(r.Context()))})
 }
 
 func (s *Scheduler) handleVersion(w http.ResponseWriter, _ *http.Request) error {

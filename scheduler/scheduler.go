@@ -33,8 +33,6 @@ type Config struct {
 	Token string
 	// Version names the build.
 	Version string
-	// Tenant is whose jobs these are; "default" by default.
-	Tenant string
 	// Retention is how long results are kept; a day by default.
 	Retention time.Duration
 	// TempDir takes uploads of images while they are checked; the system's
@@ -77,7 +75,6 @@ func New(cfg Config) (*Scheduler, error) {
 		return nil, errors.New("make scheduler: Queue, Logger and Token are required")
 	}
 	setDefault(&cfg.Listen, "127.0.0.1:7455")
-	setDefault(&cfg.Tenant, "default")
 	setDefault(&cfg.Version, "dev")
 	setDefault(&cfg.Retention, 24*time.Hour)
 	setDefault(&cfg.TempDir, os.TempDir())
@@ -199,12 +196,12 @@ func (s *Scheduler) server() *http.Server {
 	}
 }
 
-// record is a shorthand: the record of one of our jobs.
+// record is a shorthand: the record of a job of the caller's tenant.
 func (s *Scheduler) record(ctx context.Context, id string) (job.Record, error) {
 	if _, err := uuid.Parse(id); err != nil || len(id) != 36 {
 		return job.Record{}, fmt.Errorf("job %q: %w", id, job.ErrNotFound)
 	}
-	rec, err := s.Queue.Get(ctx, s.Tenant, id)
+	rec, err := s.Queue.Get(ctx, tenantOf(ctx), id)
 	if err != nil {
 		return job.Record{}, fmt.Errorf("get job %s: %w", id, err)
 	}

@@ -67,7 +67,7 @@ func (s *Scheduler) accept(ctx context.Context, rec job.Record) (job.Record, err
 
 func (s *Scheduler) noteAccepted(rec job.Record, created bool) {
 	if created {
-		s.metrics.accepted.WithLabelValues(rec.Queue).Inc()
+		s.metrics.accepted.WithLabelValues(rec.Tenant, rec.Queue).Inc()
 	}
 	sum := summaryOf(rec)
 	s.index.accepted(sum)
@@ -84,7 +84,7 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	if err != nil {
 		return job.Record{}, err
 	}
-	id, err := s.jobID(in, from)
+	id, err := jobID(tenantOf(ctx), in, from)
 	if err != nil {
 		return job.Record{}, err
 	}
@@ -93,7 +93,7 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	}
 	s.limits.put(id, spec.Limits)
 	return job.Record{
-		Schema: job.Schema, ID: id, Tenant: s.Tenant, State: job.Queued, Spec: &spec, BodyHash: hash,
+		Schema: job.Schema, ID: id, Tenant: tenantOf(ctx), State: job.Queued, Spec: &spec, BodyHash: hash,
 		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
 		IdempotencyKey: in.IdempotencyKey, Batch: from.Batch, Key: in.Key,
 		Retention: s.Retention, TraceParent: telemetry.TraceParent(ctx),
@@ -107,7 +107,7 @@ func (s *Scheduler) possible(ctx context.Context, spec job.Spec, id, hash string
 		digest, err = s.digest(ctx, spec.Image.Name)
 	}
 	if err != nil {
-		if known, getErr := s.Queue.Get(ctx, s.Tenant, id); getErr == nil && known.BodyHash == hash {
+		if known, getErr := s.Queue.Get(ctx, tenantOf(ctx), id); getErr == nil && known.BodyHash == hash {
 			return known.Image.Digest, nil
 		}
 	}
@@ -164,12 +164,12 @@ const namespace = "sandlot.dev/job"
 
 // jobID derives the id from the client's key where there is one, so that the
 // record itself is the arbiter of two submits with one key.
-func (s *Scheduler) jobID(in api.Submit, from Origin) (string, error) {
+func jobID(tenant string, in api.Submit, from Origin) (string, error) {
 	switch {
 	case from.Batch != "":
-		return derivedID(s.Tenant, "batch", from.Batch, in.Key), nil
+		return derivedID(tenant, "batch", from.Batch, in.Key), nil
 	case in.IdempotencyKey != "":
-		return derivedID(s.Tenant, "key", in.IdempotencyKey), nil
+		return derivedID(tenant, "key", in.IdempotencyKey), nil
 	}
 	id, err := uuid.NewV7()
 	if err != nil {

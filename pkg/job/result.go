@@ -98,6 +98,10 @@ type Span struct {
 	Error   string            `json:"error,omitempty"`
 }
 
+// DefaultTenant is whose jobs are those of an installation that names no
+// tenants.
+const DefaultTenant = "default"
+
 // Schema is the version of Record that this code writes. It reads this one.
 const Schema = 1
 
