@@ -21,7 +21,7 @@ const crashJobs = 200
 func someJobs(t *testing.T, c *client.Client) (ids []string, patience time.Duration) {
 	t.Helper()
 	begun := time.Now()
-	ids = submitAll(t, c, crashJobs, func(i int) api.Submit { return sh(fmt.Sprintf("sleep 0.3; echo %d", i)) })
+	ids = submitAll(t, c, crashJobs, func(i int) api.Submit { return sh(fmt.Sprintf("sleep 0.1; echo %d", i)) })
 	const first = crashJobs / 5
 	waitAll(t, c, ids[:first], 2*time.Minute)
 	if t.Failed() {

@@ -145,9 +145,13 @@ func Cgroups(instance string) []string {
 // ours matches names that Sandlot or its runtime might give to a file.
 var ours = regexp.MustCompile(`(?i)sandlot|containerd|runsc|gvisor|nats`)
 
+// foreign matches the temporary directories of tests and of their compiler.
+var foreign = regexp.MustCompile(`^/tmp/(Test|Fuzz|Benchmark|go-)`)
+
 // SharedFiles lists the files outside any data directory that look like ours:
 // in the places where such programs keep state on an ordinary host. Paths that
-// contain one of the given texts are left out.
+// contain one of the given texts are left out, and so are the directories of
+// other tests, which may run at the same time.
 func SharedFiles(without ...string) []string {
 	var found []string
 	for _, root := range []string{"/run", "/var/run", "/var/lib", "/var/log", "/etc", "/tmp", "/var/tmp", "/dev/shm"} {
@@ -155,10 +159,12 @@ func SharedFiles(without ...string) []string {
 			if err != nil {
 				return nil
 			}
-			for _, text := range without {
-				if strings.Contains(path, text) {
+			other := func(text string) bool { return strings.Contains(path, text) }
+			if foreign.MatchString(path) || slices.ContainsFunc(without, other) {
+				if d.IsDir() {
 					return filepath.SkipDir
 				}
+				return nil
 			}
 			deep := strings.Count(strings.TrimPrefix(path, root), "/")
 			if path != root && ours.MatchString(path) {
