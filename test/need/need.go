@@ -2,7 +2,7 @@
 //
 // A test that needs what is not there is skipped, and says so. It fails
 // instead when the need is named in $SANDLOT_REQUIRE, a list of words with
-// commas: gvisor, containerd, images. CI sets all of them, so that nothing is
+// commas: gvisor, containerd, images, nats. CI sets all of them, so that nothing is
 // skipped there.
 package need
 
@@ -59,6 +59,17 @@ func binaries(t testing.TB, word string) gvisor.Binaries {
 		missing(t, word, "%v", err)
 	}
 	return found
+}
+
+// NATSServer returns the path of nats-server, for a test that needs NATS as a
+// process of its own or several of them.
+func NATSServer(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(RuntimeDir(t), "nats-server")
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "nats", "%v; make runtime builds it", err)
+	}
+	return path
 }
 
 // RuntimeDir is where the programs of the runtime are looked for:
