@@ -17,6 +17,9 @@ var (
 	// claim.
 	ErrCanceling = errors.New("job is being canceled")
 
+	// ErrChanged says that a setting is no longer as it was read.
+	ErrChanged = errors.New("setting was changed meanwhile")
+
 	// errMoved: the record is no longer the one that was read.
 	errMoved = errors.New("record has moved on")
 )

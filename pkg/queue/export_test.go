@@ -29,7 +29,7 @@ func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
 			return err
 		}
 		for _, h := range heads {
-			s := Summary{ID: h.header.Get(headerJob), Tenant: h.header.Get(headerTenant)}
+			s := Summary{ID: h.header.Get(headerJob), Tenant: h.header.Get(headerTenant), Queue: lane.Queue}
 			msg := q.released(s, h, h.at)
 			l.mu.Lock()
 			l.fence(msg)

@@ -266,7 +266,7 @@ func (q *Queue) consumers() []consumerOf {
 	pool, class := q.cfg.Pool, q.cfg.Class
 	return []consumerOf{
 		{readyStream(pool), jetstream.ConsumerConfig{
-			Durable: readyConsumer(class), FilterSubject: readySubject(pool, class, "*"),
+			Durable: readyConsumer(class), FilterSubject: "rdy." + pool + "." + class + ".>",
 			AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
 			MaxAckPending: 50_000, MaxWaiting: 16_384,
 			PriorityPolicy: jetstream.PriorityPolicyPrioritized, PriorityGroups: []string{priorityGroup},
@@ -286,7 +286,7 @@ func (q *Queue) ensureBuckets(ctx context.Context) error {
 	}
 	replicas := max(q.cfg.Replicas, 1)
 	for _, kv := range []jetstream.KeyValueConfig{
-		{Bucket: configBucket, Description: "image names", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
+		{Bucket: configBucket, Description: "image names, settings", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
 		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20,
 			LimitMarkerTTL: workerTTL, Replicas: replicas},
 	} {

@@ -57,9 +57,14 @@ func intakeSubject(pool, class, tenant, queue string, priority int) string {
 	return "in." + pool + "." + class + "." + tenant + "." + queue + "." + strconv.Itoa(priority)
 }
 
-func readySubject(pool, class, image string) string {
-	return "rdy." + pool + "." + class + "." + image
+// readySubject tells whose job a hint is of, so that counting subjects tells
+// what each tenant and queue has out.
+func readySubject(pool, class, tenant, queue, image string) string {
+	return "rdy." + pool + "." + class + "." + tenant + "." + queue + "." + image
 }
+
+func tenantKey(id string) string          { return "tenant." + id }
+func queueKey(tenant, name string) string { return "queue." + tenant + "." + name }
 
 func timerSubject(tenant, id, kind string) string {
 	return "sched." + tenant + "." + id + "." + kind

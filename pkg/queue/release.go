@@ -49,6 +49,35 @@ func (q *Queue) Lanes(ctx context.Context) ([]Lane, error) {
 	return lanes, nil
 }
 
+// Out is how many hints of a queue are in READY: they wait there for a slot,
+// or their job runs.
+type Out struct {
+	Tenant, Queue string
+	Hints         uint64
+}
+
+// Out counts what is in READY of the pool and class.
+func (q *Queue) Out(ctx context.Context) ([]Out, error) {
+	prefix := "rdy." + q.cfg.Pool + "." + q.cfg.Class + "."
+	info, err := q.streamInfo(ctx, readyStream(q.cfg.Pool), prefix+">")
+	if err != nil {
+		return nil, fmt.Errorf("count READY: %w", err)
+	}
+	counts := map[Out]uint64{}
+	for subject, n := range info.State.Subjects {
+		// Another release may have written subjects of another form.
+		if parts := strings.Split(strings.TrimPrefix(subject, prefix), "."); len(parts) == 3 {
+			counts[Out{Tenant: parts[0], Queue: parts[1]}] += n
+		}
+	}
+	list := make([]Out, 0, len(counts))
+	for o, n := range counts {
+		o.Hints = n
+		list = append(list, o)
+	}
+	return list, nil
+}
+
 // streamInfo asks for the state of a stream, with the counts of the subjects
 // that match filter. The first 100,000 of them come in the first answer; what
 // is left is seen when those are done.
@@ -153,7 +182,7 @@ func wanted(s Summary, now time.Time) bool {
 // was made from, so that releasing the same one twice is told apart from a
 // new hint for the same attempt.
 func (q *Queue) released(s Summary, head message, now time.Time) *nats.Msg {
-	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, imageToken(s.Image.Digest)), s)
+	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, s.Tenant, s.Queue, imageToken(s.Image.Digest)), s)
 	msg.Header.Set(headerReleased, now.Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.MsgIDHeader, s.ID+"."+strconv.Itoa(s.Attempt+1)+"."+strconv.FormatUint(head.seq, 10))
 	return msg
