@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandlot-dev/sandlot/pkg/client"
+	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 	"github.com/sandlot-dev/sandlot/scheduler"
@@ -275,11 +276,11 @@ func reachable(server string) string {
 
 // telemetry exports spans where the usual variables of OpenTelemetry say.
 func (s *stack) telemetry(ctx context.Context, service string) (*telemetry.Telemetry, error) {
-	endpoint := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-	if endpoint == "" {
-		endpoint = os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")
-	}
-	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: service, Instance: s.name(), Version: version, Endpoint: endpoint})
+	tel, err := telemetry.Setup(ctx, telemetry.Config{
+		Service: service, Instance: s.name(), Version: version,
+		Endpoint:       os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"),
+		TracesEndpoint: os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -337,6 +338,25 @@ func (s *stack) startRuntime(ctx context.Context) error {
 func (s *stack) fetchArchive(ctx context.Context, digest string) (io.ReadCloser, error) {
 	body, _, err := s.queue.Open(ctx, queue.Images, digest)
 	return body, err
+}
+
+// placeImages has the worker of this process import images before their first
+// job would.
+func (s *stack) placeImages(ctx context.Context, names []string) error {
+	runtime, ok := s.runtime.(*gvisor.Runtime)
+	if !ok {
+		return nil
+	}
+	for _, name := range names {
+		img, err := s.queue.Image(ctx, name)
+		if err == nil {
+			err = runtime.Place(ctx, job.Image{Name: img.Name, Digest: img.Digest})
+		}
+		if err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
+	}
+	return nil
 }
 
 // unfitRuntime is that of a worker that takes no jobs.

@@ -58,8 +58,7 @@ func (c *upConfig) wrong() problems {
 		p.addf("--profile %q: write fast, balanced or strict", c.Profile)
 	}
 	p = append(p, c.build.wrong()...)
-	named := slices.DeleteFunc(slices.Clone(c.Prepare), func(name string) bool { return name == cachedImages })
-	p = append(p, wrongImages("--prepare", named)...)
+	p = append(p, wrongImages("--prepare", c.named())...)
 	return append(p, c.Log.wrong()...)
 }
 
@@ -89,7 +88,7 @@ and running jobs go back to the queue; a second one ends it at once.`,
 	c.Scheduler.flags(f)
 	c.Worker.flags(f)
 	f.StringVar(&c.NATSListen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
-	f.StringSliceVar(&c.Prepare, "prepare", c.Prepare, "catalogue images to have ready at the start, such as busybox,python; cached: all that were made before")
+	f.StringSliceVar(&c.Prepare, "prepare", c.Prepare, "catalogue images to have ready at the start, such as busybox,python, also in the worker's containerd; cached: all that were made before, placed at their first job")
 	f.StringVar(&c.Profile, "profile", c.Profile, "what a power loss may take: fast (2 min), balanced (1 s) or strict (nothing)")
 	withEnv(f, "nats-listen", "prepare", "profile")
 	c.build.flags(f)
@@ -112,6 +111,11 @@ func (c *upConfig) images() []string {
 	return slices.Compact(names)
 }
 
+// named are the images that were asked for by name.
+func (c *upConfig) named() []string {
+	return slices.DeleteFunc(slices.Clone(c.Prepare), func(name string) bool { return name == cachedImages })
+}
+
 // up serves until it is told to stop, or a part of it breaks.
 func (a *app) up(ctx context.Context, c upConfig) (err error) {
 	stack, err := a.startUp(ctx, c)
@@ -120,6 +124,9 @@ func (a *app) up(ctx context.Context, c upConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, stack.close()) }()
 	err = prepareImages(stack.ctx, stack.client(), c.build, c.images(), a.stderr)
+	if err == nil {
+		err = stack.placeImages(stack.ctx, c.named())
+	}
 	if err == nil {
 		// Whoever waits for the address finds everything ready.
 		err = stack.tellAddress(stack.ctx)

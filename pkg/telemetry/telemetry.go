@@ -21,8 +21,11 @@ type Config struct {
 	// Version is that of the program.
 	Version string
 	// Endpoint is the base URL of an OTLP/HTTP collector, such as
-	// "http://127.0.0.1:4318". Empty: spans are kept with the job only.
+	// "http://127.0.0.1:4318"; traces go to v1/traces below it.
 	Endpoint string
+	// TracesEndpoint is the whole URL that traces go to, before Endpoint.
+	// Both empty: spans are kept with the job only.
+	TracesEndpoint string
 }
 
 // Telemetry makes the spans of one role. The nil Telemetry makes none.
@@ -43,11 +46,11 @@ func Setup(ctx context.Context, c Config) (*Telemetry, error) {
 		)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())),
 	}
-	if c.Endpoint != "" {
-		target, err := url.JoinPath(c.Endpoint, "v1/traces")
-		if err != nil {
-			return nil, fmt.Errorf("endpoint of the collector: %w", err)
-		}
+	target, err := c.target()
+	if err != nil {
+		return nil, fmt.Errorf("endpoint of the collector: %w", err)
+	}
+	if target != "" {
 		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(target))
 		if err != nil {
 			return nil, fmt.Errorf("start trace exporter: %w", err)
@@ -60,6 +63,19 @@ func Setup(ctx context.Context, c Config) (*Telemetry, error) {
 		provider: provider,
 		tracer:   provider.Tracer("github.com/sandlot-dev/sandlot"),
 	}, nil
+}
+
+// target is where traces go, empty for nowhere. The exporter would take a URL
+// that it cannot read for none.
+func (c Config) target() (string, error) {
+	if c.TracesEndpoint != "" {
+		_, err := url.Parse(c.TracesEndpoint)
+		return c.TracesEndpoint, err
+	}
+	if c.Endpoint == "" {
+		return "", nil
+	}
+	return url.JoinPath(c.Endpoint, "v1/traces")
 }
 
 // Shutdown sends what is still held to the collector, as long as ctx lasts.

@@ -80,29 +80,56 @@ func TestTraceContextTravelsInHeaders(t *testing.T) {
 }
 
 func TestSpansReachTheCollector(t *testing.T) {
-	got := make(chan *collector.ExportTraceServiceRequest, 4)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		var request collector.ExportTraceServiceRequest
-		if r.URL.Path == "/v1/traces" && proto.Unmarshal(body, &request) == nil {
-			got <- &request
-		}
-	}))
-	defer server.Close()
-	tel := setup(t, telemetry.Config{Service: "worker", Instance: "w1", Endpoint: server.URL})
-	ctx, _ := tel.Job(t.Context())
-	_, stage := telemetry.Start(ctx, telemetry.Run)
-	stage.End(nil)
-	if err := tel.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
+	cases := map[string]struct {
+		config func(server string) telemetry.Config
+		path   string
+	}{
+		"below the base of all signals": {
+			func(server string) telemetry.Config { return telemetry.Config{Endpoint: server + "/otlp"} }, "/otlp/v1/traces",
+		},
+		"at the whole URL of traces": {
+			func(server string) telemetry.Config { return telemetry.Config{TracesEndpoint: server + "/ingest"} }, "/ingest",
+		},
+		"at the URL of traces where both are given": {
+			func(server string) telemetry.Config {
+				return telemetry.Config{Endpoint: server + "/otlp", TracesEndpoint: server}
+			}, "/",
+		},
 	}
-	select {
-	case request := <-got:
-		if name := request.ResourceSpans[0].ScopeSpans[0].Spans[0].Name; name != "run" {
-			t.Errorf("collector got span %q", name)
-		}
-	default:
-		t.Error("collector got nothing")
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			type request struct {
+				path string
+				body []byte
+			}
+			got := make(chan request, 4)
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got <- request{r.URL.Path, body}
+			}))
+			defer server.Close()
+			config := c.config(server.URL)
+			config.Service, config.Instance = "worker", "w1"
+			tel := setup(t, config)
+			ctx, _ := tel.Job(t.Context())
+			_, stage := telemetry.Start(ctx, telemetry.Run)
+			stage.End(nil)
+			if err := tel.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case r := <-got:
+				var spans collector.ExportTraceServiceRequest
+				if err := proto.Unmarshal(r.body, &spans); err != nil {
+					t.Fatal(err)
+				}
+				if name := spans.ResourceSpans[0].ScopeSpans[0].Spans[0].Name; name != "run" || r.path != c.path {
+					t.Errorf("collector got span %q at %s, want run at %s", name, r.path, c.path)
+				}
+			default:
+				t.Error("collector got nothing")
+			}
+		})
 	}
 }
 

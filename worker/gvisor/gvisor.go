@@ -132,6 +132,16 @@ func (r *Runtime) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox
 	return s, nil
 }
 
+// Place has an image ready, imported and unpacked, so that its first job need
+// not wait for that.
+func (r *Runtime) Place(ctx context.Context, image job.Image) error {
+	if err := r.config.Containerd.Ready(ctx); err != nil {
+		return fmt.Errorf("place image %s: %w", image.Name, err)
+	}
+	_, err := r.images.get(ctx, image)
+	return err
+}
+
 // claim makes sure that the id is that of no other sandbox, present or past.
 // The runtime would take a cgroup that it finds for one whose limits were set
 // by somebody else, and set none.

@@ -101,3 +101,22 @@ func (s *stuckReader) Close() error {
 	close(s.closed)
 	return nil
 }
+
+// TestAPlacedImageIsReadyForItsFirstJob: nothing is fetched after Place.
+func TestAPlacedImageIsReadyForItsFirstJob(t *testing.T) {
+	h := open(t)
+	image := h.image(t, "busybox")
+	if err := h.runtime.Place(t.Context(), image); err != nil {
+		t.Fatal(err)
+	}
+	h.override = broken{}
+	box, err := h.runtime.Prepare(t.Context(), sandboxtest.Task(sandboxtest.Sh(image, "exit 0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sandboxtest.Close(t, box)
+	missing := job.Image{Name: "missing", Digest: "sha256:" + strings.Repeat("2", 64)}
+	if err := h.runtime.Place(t.Context(), missing); !errors.Is(err, job.ErrImage) {
+		t.Errorf("an image that is not to be had: %v", err)
+	}
+}
