@@ -84,7 +84,7 @@ func (f *feed) start(a *agent) {
 				return
 			}
 			// A program that does not read any more gets the rest thrown away.
-			f.file.Write(data) //nolint:errcheck
+			f.file.Write(data) //nolint:errcheck // as said
 			f.taken(a, len(data))
 		}
 	})

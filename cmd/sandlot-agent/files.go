@@ -145,7 +145,7 @@ func createBelow(root int, path string) (int, error) {
 		}
 		next, err := enterDir(dir, part)
 		if dir != root {
-			unix.Close(dir) //nolint:errcheck
+			unix.Close(dir)
 		}
 		if err != nil {
 			return -1, err
@@ -153,7 +153,7 @@ func createBelow(root int, path string) (int, error) {
 		dir, name = next, rest
 	}
 	if dir != root {
-		defer unix.Close(dir) //nolint:errcheck
+		defer unix.Close(dir)
 	}
 	if err := unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
 		return -1, &fs.PathError{Op: "replace", Path: path, Err: err}
