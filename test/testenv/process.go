@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -56,16 +57,21 @@ func Start(t testing.TB, c Command) *Process {
 	p.cmd.Dir = c.Dir
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	// A group of its own: an interrupt of the test is not one of the process.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// Children that outlive a killed process may hold its output open.
 	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
+	started := make(chan error)
+	go onThread(func() {
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.done)
+		}
+	})
+	if err := <-started; err != nil {
 		t.Fatalf("start %s: %v", c.Name, err)
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
 	t.Cleanup(func() {
 		p.Kill(t)
 		if t.Failed() {
@@ -73,6 +79,15 @@ func Start(t testing.TB, c Command) *Process {
 		}
 	})
 	return p
+}
+
+// onThread runs f on a thread of its own. A process that asks for a signal at
+// its parent's death gets it when the thread that started it ends, so that
+// thread must last as long as the process.
+func onThread(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	f()
 }
 
 // PID is that of the process.

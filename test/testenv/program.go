@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,7 +71,10 @@ func (p Program) Run(t testing.TB, args ...string) (stdout, stderr string, code 
 	cmd.Env = append(os.Environ(), "SANDLOT_RUNTIME_DIR="+p.Dir)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	done := make(chan error, 1)
+	go onThread(func() { done <- cmd.Run() })
+	err := <-done
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("run sandlot %s: %v", strings.Join(args, " "), err)
