@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
@@ -71,14 +70,14 @@ func (s *Scheduler) wait(ctx context.Context, rec job.Record, changes <-chan str
 	}
 }
 
-// limitsOf are the limits as asked. They stand in the spec, which of a large
-// job is an object: what was read once is remembered for a while.
+// limitsOf are the limits as asked. Records of schema 1 kept those of a large
+// spec in its object alone.
 func (s *Scheduler) limitsOf(ctx context.Context, rec job.Record) (job.Limits, error) {
-	if rec.Spec != nil {
+	switch {
+	case rec.Spec != nil:
 		return rec.Spec.Limits, nil
-	}
-	if l, ok := s.limits.get(rec.ID); ok {
-		return l, nil
+	case rec.Limits != nil:
+		return *rec.Limits, nil
 	}
 	object, _, err := s.Queue.Open(ctx, queue.Inputs, rec.SpecRef)
 	if errors.Is(err, job.ErrNotFound) && rec.State.Final() { // its inputs were cleared away
@@ -97,36 +96,5 @@ func (s *Scheduler) limitsOf(ctx context.Context, rec job.Record) (job.Limits, e
 	if err := json.NewDecoder(object).Decode(&spec); err != nil {
 		return job.Limits{}, fmt.Errorf("read spec of job %s: %w", rec.ID, err)
 	}
-	s.limits.put(rec.ID, spec.Limits)
 	return spec.Limits, nil
-}
-
-// limitCache remembers the limits of jobs of late.
-type limitCache struct {
-	mu         sync.Mutex
-	young, old map[string]job.Limits
-}
-
-// halfCache is how many jobs each half of the cache holds.
-const halfCache = 8192
-
-func newLimitCache() *limitCache { return &limitCache{young: map[string]job.Limits{}} }
-
-func (c *limitCache) put(id string, l job.Limits) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.young) >= halfCache {
-		c.young, c.old = map[string]job.Limits{}, c.young
-	}
-	c.young[id] = l
-}
-
-func (c *limitCache) get(id string) (job.Limits, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if l, ok := c.young[id]; ok {
-		return l, true
-	}
-	l, ok := c.old[id]
-	return l, ok
 }

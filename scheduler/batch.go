@@ -203,7 +203,7 @@ func (s *Scheduler) acceptLines(ctx context.Context, lines []line) {
 			case a.Err == nil:
 				s.noteAccepted(a.Record, a.Created)
 				l.rec, l.answer.ID, l.answer.State = nil, a.Record.ID, a.Record.State
-			case errors.As(a.Err, &full) && time.Since(started) < fullPatience && ctx.Err() == nil:
+			case errors.As(a.Err, &full) && time.Since(started) < fullPatience && ctx.Err() == nil && !s.isStopping():
 				again = max(again, full.RetryAfter, 100*time.Millisecond)
 			default:
 				*l = l.refuse(s.lineProblem(ctx, a.Err))

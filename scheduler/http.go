@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -192,6 +193,8 @@ func (s *Scheduler) problemOf(r *http.Request, err error) *api.Problem {
 		return api.NewProblem(http.StatusRequestEntityTooLarge, api.TypeTooLarge, "labels, names and keys are too large together")
 	case r.Context().Err() != nil:
 		return api.NewProblem(499, api.TypeUnavailable, "the client went away")
+	case s.isStopping():
+		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "this scheduler is stopping")
 	case errors.Is(err, context.DeadlineExceeded):
 		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, time.Second, "the queue did not answer in time")
 	case s.Queue.Healthy(context.WithoutCancel(r.Context())) != nil:
@@ -228,7 +231,9 @@ func clean(text string) string {
 // connection is cut, so that the client does not take a part for the whole.
 func (s *Scheduler) writeError(w *response, r *http.Request, err error) {
 	p := s.problemOf(r, err)
-	if p.Status >= 500 && p.Type == api.TypeInternal {
+	// An answer that has begun and cannot go on has lost its client.
+	left := w.status != 0 && errors.As(err, new(*net.OpError))
+	if p.Status >= 500 && p.Type == api.TypeInternal && !left {
 		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	if w.status != 0 {

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
@@ -28,12 +29,27 @@ func (s *Scheduler) routes() http.Handler {
 	}
 	document := newDocument(s.table(), s.Version)
 	s.serveDocument(mux, document)
-	mux.Handle("/", s.serve(route{path: "/", handle: handleNothing, open: true}))
+	mux.Handle("/", s.serve(route{path: "/", handle: nothingAt(mux), open: true}))
 	return mux
 }
 
-func handleNothing(_ http.ResponseWriter, r *http.Request) error {
-	return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "there is no %s %s; /openapi.json says what there is", clean(r.Method), clean(r.URL.Path))
+// nothingAt answers where there is no route: at an address that has others by
+// naming their methods.
+func nothingAt(mux *http.ServeMux) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+			if _, pattern := mux.Handler(probe); pattern != "/" {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) == 0 {
+			return api.NewProblem(http.StatusNotFound, api.TypeNotFound, "there is no %s %s; /openapi.json says what there is", clean(r.Method), clean(r.URL.Path))
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		return api.NewProblem(http.StatusMethodNotAllowed, api.TypeMethod, "%s is not for %s; it takes %s", clean(r.URL.Path), clean(r.Method), strings.Join(allowed, ", "))
+	}
 }
 
 // serve puts around a handler what all have in common.
@@ -122,10 +138,8 @@ func (s *Scheduler) handleReady(w http.ResponseWriter, r *http.Request) error {
 	if !s.isReady() {
 		fail("index", "records are being read")
 	}
-	select {
-	case <-s.stopping:
+	if s.isStopping() {
 		fail("scheduler", "is stopping")
-	default:
 	}
 	return writeJSON(w, status, h)
 }

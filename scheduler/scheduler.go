@@ -59,7 +59,6 @@ type Scheduler struct {
 	catalogue image.Catalogue
 	index     *index
 	workers   *workers
-	limits    *limitCache
 	metrics   *metrics
 	buffers   *semaphore.Weighted
 	lead      *Lead
@@ -88,7 +87,7 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	s := &Scheduler{
 		Config: cfg, log: cfg.Logger, catalogue: image.Builtin(),
-		index: newIndex(cfg.Listed, uuid.NewString()[:8]), workers: newWorkers(), limits: newLimitCache(),
+		index: newIndex(cfg.Listed, uuid.NewString()[:8]), workers: newWorkers(),
 		buffers: semaphore.NewWeighted(cfg.Buffer), lead: &Lead{Queue: cfg.Queue, Logger: cfg.Logger},
 		stopping: make(chan struct{}),
 	}
@@ -146,6 +145,15 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	stopLoops(errStopping)
 	<-ended
 	return err
+}
+
+func (s *Scheduler) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 var errStopping = errors.New("scheduler is stopping")

@@ -91,7 +91,6 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	if spec.Image.Digest, err = s.possible(ctx, spec, id, hash); err != nil {
 		return job.Record{}, err
 	}
-	s.limits.put(id, spec.Limits)
 	return job.Record{
 		Schema: job.Schema, ID: id, Tenant: tenantOf(ctx), State: job.Queued, Spec: &spec, BodyHash: hash,
 		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
@@ -243,7 +242,8 @@ func (s *Scheduler) storeSpec(ctx context.Context, rec *job.Record) error {
 	if _, err := s.Queue.Put(ctx, queue.Inputs, name, bytes.NewReader(data)); err != nil {
 		return fmt.Errorf("store spec of job %s: %w", rec.ID, err)
 	}
-	rec.Spec, rec.SpecRef = nil, name
+	limits := rec.Spec.Limits // a copy: the spec may be large
+	rec.Spec, rec.SpecRef, rec.Limits = nil, name, &limits
 	return nil
 }
 

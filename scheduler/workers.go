@@ -89,7 +89,7 @@ func tooLarge(l job.Limits, largest api.Size) error {
 	}
 	if l.Memory > largest.Memory {
 		errors = append(errors, api.FieldError{Location: "limits.memory", Value: int64(l.Memory),
-			Message: fmt.Sprintf("is more than any worker can give; the largest gives %s (%d bytes)", largest.Memory, largest.Memory)})
+			Message: fmt.Sprintf("is more than any worker can give; the largest gives %s", largest.Memory/job.MiB*job.MiB)})
 	}
 	if len(errors) == 0 { // each fits somewhere, but not in one place
 		errors = append(errors, api.FieldError{Location: "limits",

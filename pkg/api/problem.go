@@ -43,6 +43,7 @@ const (
 	TypeTooLarge     = "urn:sandlot:too-large"
 	TypeUnauthorized = "urn:sandlot:unauthorized"
 	TypeNotFound     = "urn:sandlot:not-found"
+	TypeMethod       = "urn:sandlot:method"
 	TypeConflict     = "urn:sandlot:conflict"
 	TypeNotFinal     = "urn:sandlot:not-final"
 	TypeFull         = "urn:sandlot:full"

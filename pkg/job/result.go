@@ -118,6 +118,8 @@ type Record struct {
 	// Spec is inline when it is small; SpecRef names the object otherwise.
 	Spec    *Spec  `json:"spec,omitempty"`
 	SpecRef string `json:"spec_ref,omitempty"`
+	// Limits repeats that of a Spec that is an object.
+	Limits *Limits `json:"limits,omitempty"`
 	// BodyHash tells two submits under one key apart.
 	BodyHash string `json:"body_hash"`
 	// Image, Queue, Priority and Labels repeat those of Spec, so that a

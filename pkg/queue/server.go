@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -131,8 +132,18 @@ func (l serverLog) say(level slog.Level, format string, v []any) {
 	l.log.Log(context.Background(), level, "queue server", "message", fmt.Sprintf(format, v...))
 }
 
+// warnLevel is how loud a warning of the server deserves to be. After a kill
+// it finds its notes on a stream older than the stream, says so and reads the
+// stream instead: nothing that anybody needs to look at.
+func warnLevel(format string) slog.Level {
+	if strings.Contains(format, "outdated") {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
 func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
+func (l serverLog) Warnf(format string, v ...any)   { l.say(warnLevel(format), format, v) }
 func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
 func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
 func (l serverLog) Debugf(string, ...any)           {}
