@@ -79,6 +79,14 @@ eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
 bench: images ## Measure latency and throughput beside ctr and runsc.
 	@go run ./bench --sandlot $(BIN)/sandlot --out bench/out
 
+ROUNDS  ?= 3
+JOBS    ?= 30000
+BACKLOG ?= 1000000
+
+.PHONY: bench-queue
+bench-queue: build ## Measure the queue alone, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000
+	@go run ./bench/queue --sandlot $(BIN)/sandlot --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG)
+
 .PHONY: dist
 dist: build ## Pack what a user installs, with checksums, licences and SBOM.
 	@deploy/dist.sh $(VERSION)

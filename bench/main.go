@@ -12,15 +12,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sandlot-dev/sandlot/bench/figure"
 )
 
 func main() {
@@ -106,40 +106,10 @@ func (b *bench) run(ctx context.Context, sandlot string, slots int, out string) 
 		return err
 	}
 	report(measured)
-	return write(filepath.Join(out, "bench.json"), figures(measured))
+	return figure.Write(filepath.Join(out, "bench.json"), nil, figures(measured))
 }
 
 type named struct {
 	name string
 	contender
-}
-
-// figure is one number that can be compared between runs.
-type figure struct {
-	Name  string  `json:"name"`
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"`
-}
-
-// write prints the figures and keeps them in a file with what they were
-// measured on.
-func write(path string, all []figure) error {
-	host := describeHost()
-	text, err := json.MarshalIndent(map[string]any{
-		"time": time.Now().UTC().Format(time.RFC3339), "host": host, "figures": all,
-	}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	fmt.Printf("\nmeasured on %s\n", strings.Join([]string{host["cpu"], host["cpus"] + " processors", host["memory"], host["kernel"]}, ", "))
-	for _, f := range all {
-		fmt.Printf("figure %s %.4g %s\n", f.Name, f.Value, f.Unit)
-	}
-	return nil
 }

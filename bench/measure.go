@@ -8,6 +8,8 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"github.com/sandlot-dev/sandlot/bench/figure"
 )
 
 // bench is how it is measured.
@@ -126,8 +128,8 @@ func report(all []*series) {
 }
 
 // figures are those of every series, and how Sandlot's compare.
-func figures(all []*series) []figure {
-	var list []figure
+func figures(all []*series) []figure.Figure {
+	var list []figure.Figure
 	find := func(contender, program string) *series {
 		return all[slices.IndexFunc(all, func(s *series) bool { return s.contender == contender && s.program == program })]
 	}
@@ -135,10 +137,10 @@ func figures(all []*series) []figure {
 		rate, n := s.rate()
 		name := s.contender + "_" + s.program
 		list = append(list,
-			figure{name + "_latency_p50", s.quantile(0.5), "ms"},
-			figure{name + "_latency_p99", s.quantile(0.99), "ms"},
-			figure{name + "_rate", rate, "jobs/s"},
-			figure{name + "_rate_concurrency", float64(n), "jobs"},
+			figure.Of(name+"_latency_p50", s.quantile(0.5), "ms"),
+			figure.Of(name+"_latency_p99", s.quantile(0.99), "ms"),
+			figure.Of(name+"_rate", rate, "jobs/s"),
+			figure.Of(name+"_rate_concurrency", float64(n), "jobs"),
 		)
 	}
 	for _, p := range programs {
@@ -146,9 +148,9 @@ func figures(all []*series) []figure {
 		for _, other := range []string{"ctr", "runsc"} {
 			theirs, _ := find(other, p.name).rate()
 			list = append(list,
-				figure{"sandlot_over_" + other + "_" + p.name + "_latency_p50",
-					find("sandlot", p.name).quantile(0.5) / find(other, p.name).quantile(0.5), "ratio"},
-				figure{"sandlot_over_" + other + "_" + p.name + "_rate", ours / theirs, "ratio"},
+				figure.Of("sandlot_over_"+other+"_"+p.name+"_latency_p50",
+					find("sandlot", p.name).quantile(0.5)/find(other, p.name).quantile(0.5), "ratio"),
+				figure.Of("sandlot_over_"+other+"_"+p.name+"_rate", ours/theirs, "ratio"),
 			)
 		}
 	}
