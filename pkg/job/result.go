@@ -133,6 +133,8 @@ type Record struct {
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Batch          string `json:"batch,omitempty"`
 	Key            string `json:"key,omitempty"`
+	// Group is that of a batch's item, for StopAfter.
+	Group string `json:"group,omitempty"`
 
 	AcceptedAt time.Time `json:"accepted_at"`
 	UpdatedAt  time.Time `json:"updated_at"`

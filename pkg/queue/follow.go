@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -13,6 +14,8 @@ type Change struct {
 	Summary
 	// Seq orders the changes of one job, and of its shard.
 	Seq uint64
+	// Size is that of the record, in bytes.
+	Size int
 	// Removed: the record is gone, expired or removed; only ID, Tenant and
 	// Seq are set.
 	Removed bool
@@ -67,5 +70,6 @@ func (q *Queue) change(m message) (Change, bool) {
 		q.log.Error("unreadable record", "subject", m.subject, "error", err)
 		return Change{}, false
 	}
-	return Change{Summary: sum, Seq: m.seq}, true
+	size, _ := strconv.Atoi(m.header.Get(headerSize)) // of headers only; else 0
+	return Change{Summary: sum, Seq: m.seq, Size: size}, true
 }

@@ -289,6 +289,8 @@ func (q *Queue) ensureBuckets(ctx context.Context) error {
 		{Bucket: configBucket, Description: "image names, settings", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
 		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20,
 			LimitMarkerTTL: workerTTL, Replicas: replicas},
+		{Bucket: batchBucket, Description: "batches", History: 1, MaxBytes: batchBytes,
+			LimitMarkerTTL: markerTTL, Replicas: replicas},
 	} {
 		if _, err := q.js.KeyValue(ctx, kv.Bucket); err == nil {
 			continue

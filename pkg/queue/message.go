@@ -22,6 +22,8 @@ const (
 	headerTenant   = "Sandlot-Tenant"
 	headerReleased = "Sandlot-Released-At"
 	headerTrace    = "traceparent"
+	// headerSize is set by the server where it leaves out a body.
+	headerSize = "Nats-Msg-Size"
 
 	// A removed record leaves a tombstone, which the server takes for a
 	// purge marker of its own and forgets without another one.
@@ -52,6 +54,7 @@ type Summary struct {
 	Priority   int               `json:"priority"`
 	Batch      string            `json:"batch,omitempty"`
 	Key        string            `json:"key,omitempty"`
+	Group      string            `json:"group,omitempty"`
 	Image      job.Image         `json:"image"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	AcceptedAt time.Time         `json:"accepted_at"`
@@ -80,7 +83,7 @@ type stored struct {
 func (s stored) summary() Summary {
 	sum := Summary{
 		ID: s.ID, Tenant: s.Tenant, Pool: s.Pool, Class: s.Class, State: s.State,
-		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key,
+		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group,
 		Image: s.Image, Labels: s.Labels, AcceptedAt: s.AcceptedAt, UpdatedAt: s.UpdatedAt,
 		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Attempt: s.Attempt,
 		Worker: s.Worker, Life: s.Life, TraceParent: s.TraceParent,

@@ -1,0 +1,355 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
+
+// Where a batch is:
+//
+//	BATCH     $KV.BATCH.<tenant>.<batch>   job.Batch: all that is known of it
+//	IN        <batch>/manifest-<n>-<nonce> its items, some thousand an object
+//	RES_<s>   r.<s>.<tenant>.<batch>-<i>   records of items whose turn is near
+//	OUT       <batch>/results-<n>-<nonce>  final records, ten thousand an object
+//	OUT       <batch>/checkpoint-<nonce>   what of the fold is large
+//
+// Objects are written first and count from the moment at which the batch names
+// them; those that no batch names are removed by the reconcile pass. Their
+// names hold a nonce, so that one who writes without knowing that another does
+// his work by now overwrites nothing.
+
+const (
+	batchBucket = "BATCH"
+	batchStream = "KV_" + batchBucket
+	// batchBytes bounds the bucket; maxBatch one batch, encoded.
+	batchBytes = 256 << 20
+	maxBatch   = 512 << 10
+)
+
+func batchSubject(tenant, id string) string { return "$KV." + batchBucket + "." + tenant + "." + id }
+
+// Batch is a batch as it stands, or job.ErrNotFound.
+func (q *Queue) Batch(ctx context.Context, tenant, id string) (job.Batch, error) {
+	b, _, err := q.batchAt(ctx, tenant, id)
+	if err != nil {
+		return b, fmt.Errorf("get batch %s: %w", id, err)
+	}
+	return b, nil
+}
+
+// batchAt is a batch and its sequence, which is there too when only the trace
+// of a removed one is.
+func (q *Queue) batchAt(ctx context.Context, tenant, id string) (job.Batch, uint64, error) {
+	if checkToken(tenant) != nil || checkToken(id) != nil {
+		return job.Batch{}, 0, job.ErrNotFound
+	}
+	m, err := q.lastAtLeader(ctx, batchStream, batchSubject(tenant, id))
+	if err != nil {
+		return job.Batch{}, 0, err
+	}
+	if gone(m.header) {
+		return job.Batch{}, m.seq, job.ErrNotFound
+	}
+	b, err := decodeBatch(m)
+	return b, m.seq, err
+}
+
+func decodeBatch(m message) (job.Batch, error) {
+	var b job.Batch
+	if err := checkSchema(m.header); err != nil {
+		return b, fmt.Errorf("decode batch: %w", err)
+	}
+	if err := json.Unmarshal(m.data, &b); err != nil {
+		return b, fmt.Errorf("decode batch: %w", err)
+	}
+	return b, nil
+}
+
+// CreateBatch stores a batch that is not there yet. job.ErrConflict: it is, or
+// another tenant has one of that id.
+func (q *Queue) CreateBatch(ctx context.Context, b job.Batch) (job.Batch, error) {
+	info, err := q.streamInfo(ctx, batchStream, batchSubject("*", b.ID))
+	if err != nil {
+		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
+	}
+	for subject := range info.State.Subjects {
+		if subject != batchSubject(b.Tenant, b.ID) {
+			return b, fmt.Errorf("create batch %s: %w", b.ID, job.ErrConflict)
+		}
+	}
+	_, seq, err := q.batchAt(ctx, b.Tenant, b.ID)
+	switch {
+	case err == nil:
+		return b, fmt.Errorf("create batch %s: %w", b.ID, job.ErrConflict)
+	case !errors.Is(err, job.ErrNotFound):
+		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
+	}
+	b.Pool, b.UpdatedAt = q.cfg.Pool, time.Now().UTC()
+	if err := q.putBatch(ctx, b, seq); err != nil {
+		if errors.Is(err, errMoved) {
+			err = job.ErrConflict
+		}
+		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
+	}
+	return b, nil
+}
+
+// ChangeBatch applies a change to a batch as it stands, again when somebody
+// else was faster. An error of change ends it, and nothing is changed.
+func (q *Queue) ChangeBatch(ctx context.Context, tenant, id string, change func(*job.Batch) error) (job.Batch, error) {
+	for {
+		b, seq, err := q.batchAt(ctx, tenant, id)
+		if err == nil {
+			err = change(&b)
+		}
+		if err != nil {
+			return b, fmt.Errorf("change batch %s: %w", id, err)
+		}
+		b.UpdatedAt = time.Now().UTC()
+		err = q.putBatch(ctx, b, seq)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return b, fmt.Errorf("change batch %s: %w", id, err)
+		}
+		return b, nil
+	}
+}
+
+func (q *Queue) putBatch(ctx context.Context, b job.Batch, seq uint64) error {
+	for _, name := range []string{b.Tenant, b.ID} {
+		if err := checkToken(name); err != nil {
+			return err
+		}
+	}
+	b.Schema = job.Schema
+	data, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	if len(data) > maxBatch {
+		return fmt.Errorf("it has %d bytes, more than %d: %w", len(data), maxBatch, ErrTooLarge)
+	}
+	msg := q.message(batchSubject(b.Tenant, b.ID))
+	msg.Data = data
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+	_, err = q.publish(ctx, msg)
+	return err
+}
+
+// DeleteBatch forgets a batch if may agrees; its objects are for the caller,
+// and for the reconcile pass.
+func (q *Queue) DeleteBatch(ctx context.Context, tenant, id string, may func(job.Batch) error) (job.Batch, error) {
+	for {
+		b, seq, err := q.batchAt(ctx, tenant, id)
+		if err == nil {
+			err = may(b)
+		}
+		if err != nil {
+			return b, fmt.Errorf("remove batch %s: %w", id, err)
+		}
+		msg := q.message(batchSubject(tenant, id))
+		msg.Header.Set(headerOperation, purged)
+		msg.Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
+		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+		_, err = q.publish(ctx, msg)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return b, fmt.Errorf("remove batch %s: %w", id, err)
+		}
+		return b, nil
+	}
+}
+
+// BatchChange is one change of one batch, as FollowBatches sees it.
+type BatchChange struct {
+	Tenant, ID string
+	Seq        uint64 // orders the changes of one batch
+	Removed    bool   // the batch is gone; Batch is empty
+	Batch      job.Batch
+}
+
+// FollowBatches is Follow for batches.
+func (q *Queue) FollowBatches(ctx context.Context, fn func(BatchChange), caughtUp func()) error {
+	return q.tail(ctx, tail{
+		stream: batchStream, filter: batchSubject("*", "*"),
+		each: func(m message) error {
+			parts := strings.Split(m.subject, ".") // $KV.BATCH.<tenant>.<batch>
+			if len(parts) != 4 {
+				return nil
+			}
+			c := BatchChange{Tenant: parts[2], ID: parts[3], Seq: m.seq, Removed: gone(m.header)}
+			if !c.Removed {
+				var err error
+				if c.Batch, err = decodeBatch(m); err != nil {
+					q.log.Error("unreadable batch", "subject", m.subject, "error", err)
+					return nil
+				}
+			}
+			fn(c)
+			return nil
+		},
+		caughtUp: func() error { caughtUp(); return nil },
+	})
+}
+
+// Sequences are the last of each record stream: what is stored from now on
+// comes after them.
+func (q *Queue) Sequences(ctx context.Context) ([]uint64, error) {
+	all := make([]uint64, q.layout.shards)
+	for s := range all {
+		info, err := q.streamInfo(ctx, recordStream(s), "")
+		if err != nil {
+			return nil, fmt.Errorf("sequences: %w", err)
+		}
+		all[s] = info.State.LastSeq
+	}
+	return all, nil
+}
+
+// Shard is the record stream of a job, as Change.Seq and Sequences mean it.
+func (q *Queue) Shard(id string) int { return q.shard(id) }
+
+// Expand makes records of items of a batch: of those that are queued with
+// their hint, of those that have ended already without. since are the
+// sequences at which the batch was opened: what is left of an older item of
+// the same id is replaced, an item of this batch that was there is not. Doing
+// it twice is harmless. After an error some may be stored; repeat it.
+func (q *Queue) Expand(ctx context.Context, since []uint64, recs []job.Record) error {
+	fresh := make([]stored, len(recs))
+	msgs := make([]*nats.Msg, len(recs))
+	for i, rec := range recs {
+		fresh[i] = q.freshItem(rec)
+		msg, err := q.encode(fresh[i])
+		if err == nil {
+			err = q.bounds.admit(ctx, q, q.shard(rec.ID), len(msg.Data))
+		}
+		if err != nil {
+			return fmt.Errorf("expand %s: %w", rec.ID, err)
+		}
+		msgs[i] = msg
+	}
+	hints := make([]*nats.Msg, len(recs))
+	for i, w := range q.publishAll(ctx, msgs) {
+		s := fresh[i]
+		if errors.Is(w.err, errMoved) {
+			s, w.err = q.takenItem(ctx, s, since)
+		}
+		if w.err != nil {
+			return fmt.Errorf("expand %s: %w", s.ID, w.err)
+		}
+		if s.State == job.Queued {
+			hints[i] = q.intakeHint(s.summary(), "")
+		}
+	}
+	for i, w := range q.publishAll(ctx, hints) {
+		if hints[i] != nil && w.err != nil {
+			return fmt.Errorf("expand %s: hint: %w", recs[i].ID, w.err)
+		}
+	}
+	return nil
+}
+
+// freshItem is fresh for a record that may be final from the start.
+func (q *Queue) freshItem(rec job.Record) stored {
+	s := q.fresh(rec)
+	if rec.State.Final() {
+		s.State, s.Result = rec.State, rec.Result
+		s.finalize(s.UpdatedAt)
+	}
+	return s
+}
+
+// takenItem is what stands in the way of an item's record, after writing the
+// item there if that is the trace of one that is older than the batch.
+func (q *Queue) takenItem(ctx context.Context, s stored, since []uint64) (stored, error) {
+	for {
+		have, err := q.readAtLeader(ctx, s.Tenant, s.ID)
+		if !errors.Is(err, job.ErrNotFound) {
+			return have, err
+		}
+		shard := q.shard(s.ID)
+		if have.seq > 0 && shard < len(since) && have.seq > since[shard] {
+			return stored{Record: job.Record{ID: s.ID, State: job.Canceled}}, nil // it has ended and is stored
+		}
+		s.seq = have.seq
+		if _, err = q.put(ctx, s); !errors.Is(err, errMoved) {
+			return s, err
+		}
+	}
+}
+
+// Ending is a final record in its stream.
+type Ending struct {
+	ID  string
+	Seq uint64
+}
+
+// Bodies calls fn with the records of jobs as they are stored, encoded, in no
+// order. Those that are gone are left out.
+func (q *Queue) Bodies(ctx context.Context, tenant string, ids []string, fn func(id string, seq uint64, body []byte) error) error {
+	subjects := make([][]string, q.layout.shards)
+	for _, id := range ids {
+		s := q.shard(id)
+		subjects[s] = append(subjects[s], recordSubject(s, tenant, id))
+	}
+	for shard, names := range subjects {
+		if len(names) == 0 {
+			continue
+		}
+		page, _, err := q.batch(ctx, recordStream(shard), batchRequest{MultiLast: names})
+		if err != nil {
+			return fmt.Errorf("read records: %w", err)
+		}
+		for _, m := range page {
+			if gone(m.header) {
+				continue
+			}
+			if err := fn(m.subject[strings.LastIndexByte(m.subject, '.')+1:], m.seq, m.data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Forget replaces final records, each as it stood at its sequence, by traces
+// that vanish. What has moved on or is gone stays as it is; other objects of
+// the jobs stay as well.
+func (q *Queue) Forget(ctx context.Context, tenant string, endings []Ending) error {
+	msgs := make([]*nats.Msg, len(endings))
+	for i, e := range endings {
+		msgs[i] = q.message(recordSubject(q.shard(e.ID), tenant, e.ID))
+		msgs[i].Header.Set(headerOperation, purged)
+		msgs[i].Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
+		msgs[i].Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(e.Seq, 10))
+	}
+	for i, w := range q.publishAll(ctx, msgs) {
+		if w.err != nil && !errors.Is(w.err, errMoved) {
+			return fmt.Errorf("forget %s: %w", endings[i].ID, w.err)
+		}
+	}
+	return nil
+}
+
+// DecodeRecord reads a record that Bodies told.
+func DecodeRecord(body []byte) (job.Record, error) {
+	var rec job.Record
+	if err := json.Unmarshal(body, &rec); err != nil {
+		return rec, fmt.Errorf("decode record: %w", err)
+	}
+	return rec, nil
+}
