@@ -50,6 +50,10 @@ func (s *Scheduler) wait(ctx context.Context, rec job.Record, changes <-chan str
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	// A change may be heard of a moment before the server that is asked for
+	// the record knows it; there is no second word of the end.
+	again := time.NewTimer(d)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,6 +63,7 @@ func (s *Scheduler) wait(ctx context.Context, rec job.Record, changes <-chan str
 		case <-s.stopping:
 			return s.record(ctx, rec.ID)
 		case <-changes:
+		case <-again.C:
 		}
 		if state, known := s.index.state(rec.ID); known && !state.Final() {
 			continue
@@ -67,6 +72,7 @@ func (s *Scheduler) wait(ctx context.Context, rec job.Record, changes <-chan str
 		if err != nil || current.State.Final() {
 			return current, err
 		}
+		again.Reset(20 * time.Millisecond)
 	}
 }
 

@@ -184,7 +184,7 @@ func (q *Queue) AcceptMany(ctx context.Context, recs []job.Record) []Accepted {
 
 // acceptSlowly ends on its own what did not go through in the pipeline.
 func (q *Queue) acceptSlowly(ctx context.Context, s stored, first published) (a Accepted) {
-	if first.err != nil && !errors.Is(first.err, errMoved) && transient(first.err) {
+	if first.err != nil && !errors.Is(first.err, errMoved) && (transient(first.err) || inFlight(first.err)) {
 		first.seq, first.err = q.put(ctx, s)
 	}
 	a.Record, a.Created, a.Err = q.accepted(ctx, s, first.seq, first.err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -41,6 +42,35 @@ func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
 		}
 		if err := q.cutLane(ctx, lane, heads[len(heads)-1].seq); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// ReleaseUncut publishes the heads of all lanes and leaves them there, as a
+// leader does that dies in between.
+func ReleaseUncut(q *Queue, ctx context.Context, l *Lease) error {
+	lanes, err := q.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lane := range lanes {
+		heads, err := q.heads(ctx, l, lane, 64)
+		if err != nil {
+			return err
+		}
+		records, err := q.summaries(ctx, heads)
+		if err != nil {
+			return err
+		}
+		msgs := make([]*nats.Msg, len(heads))
+		for i, h := range heads {
+			msgs[i] = q.released(records[h.header.Get(headerJob)], h, h.at)
+		}
+		for _, p := range l.publish(ctx, msgs) {
+			if p.err != nil {
+				return p.err
+			}
 		}
 	}
 	return nil

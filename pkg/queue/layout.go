@@ -62,17 +62,30 @@ const (
 	// spoken of comes again.
 	ackWait      = 60 * time.Second
 	dedupeWindow = 2 * time.Minute
+	// codeNoPeers: a cluster has not found enough of its servers yet.
+	codeNoPeers jetstream.ErrorCode = 10005
 )
 
 // layout is what stands fixed once it is installed.
-type layout struct{ shards int }
+type layout struct {
+	shards, replicas int
+}
+
+// replicated says that reads may be answered by a server that lags, and that
+// writes wait for others.
+func (l layout) replicated() bool { return l.replicas > 1 }
 
 // install creates what is missing and checks what is there.
 func (q *Queue) install(ctx context.Context) error {
+	said := ""
 	for {
 		err := q.installOnce(ctx)
-		if err == nil || !transient(err) {
+		if err == nil || !transient(err) && !isCode(err, codeNoPeers) {
 			return err
+		}
+		if why := err.Error(); why != said {
+			q.log.Info("the queue is not ready yet", "error", err)
+			said = why
 		}
 		if pause(ctx, 100*time.Millisecond) != nil {
 			return err
@@ -84,8 +97,8 @@ func (q *Queue) installOnce(ctx context.Context) error {
 	if err := checkServer(q.nc.ConnectedServerVersion()); err != nil {
 		return err
 	}
-	q.layout.shards = defaultShards
-	if err := q.readShards(ctx); err != nil {
+	q.layout = layout{defaultShards, max(q.cfg.Replicas, 1)}
+	if err := q.readInstalled(ctx); err != nil {
 		return err
 	}
 	for _, want := range q.streams() {
@@ -114,8 +127,8 @@ func checkServer(version string) error {
 	return fmt.Errorf("NATS server %s is too old; 2.14 or later is needed", version)
 }
 
-// readShards takes the number of shards from the installation, if there is one.
-func (q *Queue) readShards(ctx context.Context) error {
+// readInstalled takes from the installation what stands fixed, if there is one.
+func (q *Queue) readInstalled(ctx context.Context) error {
 	s, err := q.js.Stream(ctx, recordStream(0))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
@@ -123,11 +136,12 @@ func (q *Queue) readShards(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", recordStream(0), err)
 	}
-	n, err := strconv.Atoi(s.CachedInfo().Config.Metadata["shards"])
+	config := s.CachedInfo().Config
+	n, err := strconv.Atoi(config.Metadata["shards"])
 	if err != nil || n < 1 || n > 16 {
 		return fmt.Errorf("stream %s says nothing of its shards: not a Sandlot layout", recordStream(0))
 	}
-	q.layout.shards = n
+	q.layout = layout{n, max(config.Replicas, 1)}
 	return nil
 }
 
@@ -146,8 +160,14 @@ func (q *Queue) ensureStream(ctx context.Context, want jetstream.StreamConfig) e
 	if err := compare(have, want); err != nil {
 		return err
 	}
+	changed := false
 	if q.cfg.Sizes != nil && want.MaxBytes > 0 && have.MaxBytes != want.MaxBytes {
-		have.MaxBytes = want.MaxBytes
+		have.MaxBytes, changed = want.MaxBytes, true
+	}
+	if want.AllowAtomicPublish && !have.AllowAtomicPublish {
+		have.AllowAtomicPublish, changed = true, true
+	}
+	if changed {
 		_, err = q.js.UpdateStream(ctx, have)
 	}
 	return err
@@ -214,7 +234,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 			Description: "released hints, and the lease of the one who releases",
 			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxMsgs: 200_000,
 			MaxBytes: sizes.Ready, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
-			AllowRollup: true, AllowMsgTTL: true,
+			AllowRollup: true, AllowMsgTTL: true, AllowAtomicPublish: q.layout.replicated(),
 			RePublish:   &jetstream.RePublish{Source: leaseSubject(pool), Destination: "evt." + leaseSubject(pool)},
 			PersistMode: q.hintPersistence(),
 		},
@@ -239,7 +259,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 	)
 	for i := range all {
 		all[i].Storage = jetstream.FileStorage
-		all[i].Replicas = max(q.cfg.Replicas, 1)
+		all[i].Replicas = q.layout.replicas
 		if all[i].Metadata == nil {
 			all[i].Metadata = map[string]string{}
 		}
@@ -284,7 +304,7 @@ func (q *Queue) ensureBuckets(ctx context.Context) error {
 	if q.cfg.Sizes != nil {
 		sizes = q.cfg.Sizes.filled()
 	}
-	replicas := max(q.cfg.Replicas, 1)
+	replicas := q.layout.replicas
 	for _, kv := range []jetstream.KeyValueConfig{
 		{Bucket: configBucket, Description: "image names, settings", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
 		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20,
@@ -319,7 +339,7 @@ func (q *Queue) ensureBuckets(ctx context.Context) error {
 func transient(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code == 503 && api.ErrorCode != codeStoreFailed && api.ErrorCode != codeNoResources
+		return api.ErrorCode == codeBatchIncomplete || api.Code == 503 && api.ErrorCode != codeStoreFailed && api.ErrorCode != codeNoResources
 	}
 	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrDisconnected) ||

@@ -34,6 +34,9 @@ type Lease struct {
 	// of releases in two.
 	mu  sync.Mutex
 	seq uint64
+	// cut is up to where each lane was cut. Replicas that lag still show
+	// what stood there.
+	cut map[string]uint64
 }
 
 // leaseNote is what the lease's message says.
@@ -68,7 +71,7 @@ func (q *Queue) Lead(ctx context.Context, fn func(context.Context, *Lease) error
 
 // acquire waits for the lease.
 func (q *Queue) acquire(ctx context.Context) (*Lease, error) {
-	l := &Lease{q: q, nonce: uuid.NewString()}
+	l := &Lease{q: q, nonce: uuid.NewString(), cut: map[string]uint64{}}
 	for {
 		got, err := l.try(ctx)
 		if got {
@@ -184,6 +187,89 @@ func (l *Lease) giveUp() {
 	if err != nil {
 		l.q.log.Debug("give up lease", "error", err)
 	}
+}
+
+// publish stores messages under the fence: none of them once the lease is
+// somebody else's. They need a Msg-Id, since some may be stored before others
+// fail. Nil messages are passed over.
+func (l *Lease) publish(ctx context.Context, msgs []*nats.Msg) []published {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.q.layout.replicated() {
+		return l.publishBatches(ctx, msgs)
+	}
+	for _, msg := range msgs {
+		if msg != nil {
+			l.fence(msg)
+		}
+	}
+	return l.q.publishAll(ctx, msgs)
+}
+
+// publishBatches is publish on replicated streams. These let only one write at
+// a time depend on one subject's sequence, so a whole batch goes behind one
+// fence.
+func (l *Lease) publishBatches(ctx context.Context, msgs []*nats.Msg) []published {
+	out := make([]published, len(msgs))
+	var batch []int
+	send := func() {
+		err := l.publishBatch(ctx, msgs, batch)
+		for _, i := range batch {
+			out[i].err = err
+		}
+		batch = batch[:0]
+	}
+	for i, msg := range msgs {
+		if msg == nil {
+			continue
+		}
+		if batch = append(batch, i); len(batch) == atomicMost {
+			send()
+		}
+	}
+	if len(batch) > 0 {
+		send()
+	}
+	return out
+}
+
+// publishBatch stores the messages with the given indices. When some of them
+// are known already, which tells of a release whose answer was lost or whose
+// lane was not cut, it goes on one by one.
+func (l *Lease) publishBatch(ctx context.Context, msgs []*nats.Msg, indices []int) error {
+	batch := make([]*nats.Msg, len(indices))
+	for i, at := range indices {
+		batch[i] = msgs[at]
+	}
+	l.fence(batch[0])
+	_, err := l.q.publishAtomic(ctx, batch, apiTimeout)
+	if !isCode(err, codeBatchRepeats) {
+		if err != nil && !transient(err) {
+			err = refused(batch[0], err)
+		}
+		return err
+	}
+	for _, msg := range batch {
+		l.fence(msg)
+		if _, err := l.q.publishOnce(ctx, msg, apiTimeout); err != nil {
+			if !transient(err) && !inFlight(err) {
+				err = refused(msg, err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// noteCut remembers that the hints of a lane are gone up to a sequence.
+func (l *Lease) noteCut(lane Lane, seq uint64) {
+	const lanes = 10_000 // what is forgotten is only asked for once more
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.cut) >= lanes {
+		clear(l.cut)
+	}
+	l.cut[lane.Subject] = seq
 }
 
 // fence has a message refused if the lease is no longer this one. The caller

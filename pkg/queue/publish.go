@@ -33,7 +33,7 @@ func (q *Queue) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 			return seq, nil
 		}
 		switch {
-		case isCode(err, codeWriteInFlight):
+		case inFlight(err):
 			wait = time.Duration(5+rand.IntN(15)) * time.Millisecond
 		case !transient(err):
 			return 0, refused(msg, err)
@@ -126,6 +126,12 @@ func family(subject string) string {
 		break
 	}
 	return "message"
+}
+
+// inFlight reports whether another write stands in the way that is not stored
+// yet: it will be over in a moment.
+func inFlight(err error) bool {
+	return isCode(err, codeWriteInFlight) || isCode(err, codeRepeatInFlight)
 }
 
 func isCode(err error, code jetstream.ErrorCode) bool {

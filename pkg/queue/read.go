@@ -40,7 +40,17 @@ func (q *Queue) last(ctx context.Context, stream, subject string) (message, erro
 
 // lastAtLeader is last, by the one who knows.
 func (q *Queue) lastAtLeader(ctx context.Context, stream, subject string) (message, error) {
-	ask, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	return q.getAtLeader(ctx, stream, subject, map[string]any{"last_by_subj": subject})
+}
+
+// nextAtLeader is the first message of a subject from a sequence on, by the
+// one who knows.
+func (q *Queue) nextAtLeader(ctx context.Context, stream, subject string, from uint64) (message, error) {
+	return q.getAtLeader(ctx, stream, subject, map[string]any{"next_by_subj": subject, "seq": from})
+}
+
+func (q *Queue) getAtLeader(ctx context.Context, stream, subject string, which map[string]any) (message, error) {
+	ask, err := json.Marshal(which)
 	if err != nil {
 		return message{}, err
 	}

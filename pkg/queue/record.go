@@ -15,6 +15,11 @@ import (
 // Get is the record of a job, or job.ErrNotFound.
 func (q *Queue) Get(ctx context.Context, tenant, id string) (job.Record, error) {
 	s, err := q.read(ctx, tenant, id)
+	if err == nil && q.layout.replicated() && !s.State.Final() {
+		// Who was told of the end must not be shown an older state by a
+		// replica that lags.
+		s, err = q.readAtLeader(ctx, tenant, id)
+	}
 	if err != nil {
 		return job.Record{}, fmt.Errorf("get job %s: %w", id, err)
 	}

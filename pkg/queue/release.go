@@ -152,7 +152,7 @@ type Released struct {
 // tells by their Msg-Id for two minutes, and the record after that.
 // job.ErrLostClaim: the lease is lost. job.ErrFull: READY is.
 func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Released, error) {
-	heads, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: n})
+	heads, err := q.heads(ctx, l, lane, n)
 	if err != nil {
 		return Released{}, fmt.Errorf("release: %w", err)
 	}
@@ -171,6 +171,23 @@ func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Releas
 		}
 	}
 	return q.move(ctx, l, lane, heads, msgs)
+}
+
+// heads are the first n hints of a lane.
+func (q *Queue) heads(ctx context.Context, l *Lease, lane Lane, n int) ([]message, error) {
+	l.mu.Lock()
+	from := l.cut[lane.Subject] + 1
+	l.mu.Unlock()
+	heads, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: from, NextFor: lane.Subject, Batch: n})
+	if err != nil || len(heads) > 0 || !q.layout.replicated() {
+		return heads, err
+	}
+	// Perhaps the one who answered has not heard of them yet.
+	head, err := q.nextAtLeader(ctx, intakeStream, lane.Subject, from)
+	if errors.Is(err, job.ErrNotFound) {
+		return nil, nil
+	}
+	return []message{head}, err
 }
 
 // wanted reports whether a job needs its hint in READY.
@@ -192,14 +209,7 @@ func (q *Queue) released(s Summary, head message, now time.Time) *nats.Msg {
 // to off the lane, up to the first that was not.
 func (q *Queue) move(ctx context.Context, l *Lease, lane Lane, heads []message, msgs []*nats.Msg) (Released, error) {
 	var out Released
-	l.mu.Lock()
-	for _, msg := range msgs {
-		if msg != nil {
-			l.fence(msg)
-		}
-	}
-	answers := q.publishAll(ctx, msgs)
-	l.mu.Unlock()
+	answers := l.publish(ctx, msgs)
 	var failed error
 	var cut uint64
 	for i, a := range answers {
@@ -218,6 +228,7 @@ func (q *Queue) move(ctx context.Context, l *Lease, lane Lane, heads []message, 
 		if err := q.cutLane(ctx, lane, cut); err != nil {
 			return out, fmt.Errorf("release: %w", err)
 		}
+		l.noteCut(lane, cut)
 	}
 	if errors.Is(failed, errMoved) {
 		failed = job.ErrLostClaim
@@ -283,12 +294,15 @@ func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string,
 	}
 	seen := map[string]bool{}
 	for _, m := range page {
-		seen[m.subject] = true
-		if sum, err := decodeSummary(m.header); err == nil {
+		sum, err := decodeSummary(m.header)
+		if err == nil {
 			found[sum.ID] = sum
 		}
+		// A replica that lags may show a job in hand that waits by now: its
+		// hint must not be dropped for that.
+		seen[m.subject] = !q.layout.replicated() || err != nil || sum.State.Final() || wanted(sum, time.Now())
 	}
-	for _, subject := range subjects { // a miss is asked again at the leader
+	for _, subject := range subjects { // the others are asked for again at the leader
 		if seen[subject] {
 			continue
 		}

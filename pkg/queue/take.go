@@ -98,8 +98,12 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 	if err := checkSchema(m.Header); err != nil {
 		return false, err
 	}
-	for {
-		s, err := q.read(ctx, tenant, id)
+	for latest := false; ; {
+		read := q.read
+		if latest {
+			read = q.readAtLeader
+		}
+		s, err := read(ctx, tenant, id)
 		if errors.Is(err, job.ErrNotFound) {
 			return false, q.nc.Publish(m.Reply, []byte("+TERM"))
 		}
@@ -125,11 +129,17 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 		case adviceSoon:
 			return false, q.giveBack(m.Reply, s.NotBefore.Sub(now))
 		case adviceLeave:
+			if !latest && q.layout.replicated() {
+				// To say nothing is right only if it is so by now.
+				latest = true
+				continue
+			}
 			return false, nil
 		case adviceAbandon:
 			if _, err := q.abandon(ctx, s); err != nil && !errors.Is(err, errMoved) {
 				return false, err
 			}
+			latest = true
 		}
 	}
 }

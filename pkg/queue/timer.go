@@ -85,7 +85,8 @@ func (q *Queue) wakeUp(ctx context.Context, m jetstream.Msg) error {
 	if err != nil {
 		return err
 	}
-	s, err := q.read(ctx, m.Headers().Get(headerTenant), m.Headers().Get(headerJob))
+	// At the leader: an older state would let the timer go unheard.
+	s, err := q.readAtLeader(ctx, m.Headers().Get(headerTenant), m.Headers().Get(headerJob))
 	if errors.Is(err, job.ErrNotFound) {
 		return nil
 	}
