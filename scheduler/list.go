@@ -114,6 +114,20 @@ func (x *index) queueList(tenant string) []api.Queue {
 	return list
 }
 
+// unfinished counts the jobs of a tenant, or of one of its queues, that have
+// not ended: those that wait, and those that run.
+func (x *index) unfinished(tenant, queue string) (queued, running int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for name, q := range x.queues {
+		if name.tenant == tenant && (queue == "" || name.name == queue) {
+			queued += q.states[job.Queued] + q.states[job.Retrying]
+			running += q.states[job.Running] + q.states[job.Canceling]
+		}
+	}
+	return queued, running
+}
+
 // batchCounts counts a batch; false when none of its jobs is known.
 func (x *index) batchCounts(tenant, id string) (api.Batch, bool) {
 	x.mu.RLock()

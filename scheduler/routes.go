@@ -100,19 +100,16 @@ func (w *response) Write(data []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (s *Scheduler) handleWorkers(w http.ResponseWriter, _ *http.Request) error {
+func (s *Scheduler) handleWorkers(w http.ResponseWriter, r *http.Request) error {
 	list := []api.Worker{}
 	for _, one := range s.workers.all() {
-		list = append(list, viewWorker(one))
+		v := viewWorker(one)
+		if !isOperator(r.Context()) {
+			v.Jobs = heldOf(one, tenantOf(r.Context())) // others' are no business of theirs
+		}
+		list = append(list, v)
 	}
 	return writeJSON(w, http.StatusOK, api.Workers{Workers: list})
-}
-
-func (s *Scheduler) handleQueues(w http.ResponseWriter, r *http.Request) error {
-	if err := s.ready(r.Context()); err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, api.Queues{Queues: s.index.queueList(tenantOf(r.Context()))})
 }
 
 func (s *Scheduler) handleVersion(w http.ResponseWriter, _ *http.Request) error {

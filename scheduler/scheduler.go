@@ -59,6 +59,7 @@ type Scheduler struct {
 	catalogue image.Catalogue
 	index     *index
 	workers   *workers
+	settings  *settings
 	metrics   *metrics
 	buffers   *semaphore.Weighted
 	lead      *Lead
@@ -87,7 +88,7 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	s := &Scheduler{
 		Config: cfg, log: cfg.Logger, catalogue: image.Builtin(),
-		index: newIndex(cfg.Listed, uuid.NewString()[:8]), workers: newWorkers(),
+		index: newIndex(cfg.Listed, uuid.NewString()[:8]), workers: newWorkers(), settings: newSettings(),
 		buffers: semaphore.NewWeighted(cfg.Buffer), lead: &Lead{Queue: cfg.Queue, Logger: cfg.Logger},
 		stopping: make(chan struct{}),
 	}
@@ -161,9 +162,10 @@ var errStopping = errors.New("scheduler is stopping")
 // start runs the loops; ended is closed when all have returned.
 func (s *Scheduler) start(ctx context.Context, failed chan<- error) (ended <-chan struct{}) {
 	loops := map[string]func(context.Context) error{
-		"lead":    s.lead.Run,
-		"follow":  func(ctx context.Context) error { return s.Queue.Follow(ctx, s.index.apply, s.index.caughtUp) },
-		"workers": func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
+		"lead":     s.lead.Run,
+		"settings": func(ctx context.Context) error { return s.Queue.WatchSettings(ctx, s.settings.apply) },
+		"follow":   func(ctx context.Context) error { return s.Queue.Follow(ctx, s.index.apply, s.index.caughtUp) },
+		"workers":  func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
 	}
 	done := make(chan struct{}, len(loops))
 	for name, loop := range loops {

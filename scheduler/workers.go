@@ -136,6 +136,17 @@ func (w *workers) slots() (fit, slots, busy int) {
 	return fit, slots, busy
 }
 
+// heldOf are the jobs of a tenant that a worker holds.
+func heldOf(w queue.Worker, tenant string) []string {
+	var held []string
+	for _, h := range w.Held {
+		if h.Tenant == tenant {
+			held = append(held, h.Job)
+		}
+	}
+	return held
+}
+
 // view is a worker as a client sees it.
 func viewWorker(w queue.Worker) api.Worker {
 	v := api.Worker{

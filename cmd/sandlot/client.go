@@ -21,8 +21,9 @@ func (a *app) clientFlags(f *pflag.FlagSet) {
 	f.StringVar(&a.dataDir, "data-dir", defaultDataDir(), "directory of the server's state; clients read its address and token there")
 	f.StringVar(&a.server, "server", "", "URL of the server (default: from DIR/address)")
 	f.StringVar(&a.token, "token", "", "token of the server (default: from DIR/token)")
+	f.StringVar(&a.tenant, "tenant", "", "tenant to speak for, with the operator's token (default: the token's own, or default)")
 	f.StringVar(&a.output, "output", "text", "text or json")
-	withEnv(f, "data-dir", "server", "token", "output")
+	withEnv(f, "data-dir", "server", "token", "tenant", "output")
 }
 
 // target is where the server is and the token it asks for.
@@ -63,7 +64,7 @@ func (a *app) client(patience time.Duration) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := client.Config{Server: server, Token: token, Patience: patience, UserAgent: "sandlot-cli/" + version}
+	config := client.Config{Server: server, Token: token, Tenant: a.tenant, Patience: patience, UserAgent: "sandlot-cli/" + version}
 	if a.server == "" {
 		config.HTTP = &http.Client{Transport: &addressFollower{file: a.addressFile(), next: transport()}}
 	}

@@ -89,7 +89,7 @@ func (a *app) printConfig(cmd *cobra.Command) {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "print-config", "help", "server", "token", "output":
+		case "print-config", "help", "server", "token", "tenant", "output":
 			return // not settings of a role
 		}
 		source := "default"

@@ -68,7 +68,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	dataDir, server, token, output string
+	dataDir, server, token, tenant, output string
 	// dataDirGiven says that dataDir is not the default.
 	dataDirGiven bool
 }
@@ -108,7 +108,7 @@ Without a server: sandlot run --local busybox -- echo hello`,
 	return group(root,
 		a.upCmd(), a.schedulerCmd(), a.workerCmd(),
 		a.runCmd(), a.submitCmd(), a.batchCmd(), a.jobsCmd(), a.logsCmd(), a.traceCmd(),
-		a.workersCmd(), a.queuesCmd(), a.imageCmd(), a.doctorCmd(), a.versionCmd(),
+		a.workersCmd(), a.tenantsCmd(), a.queuesCmd(), a.imageCmd(), a.doctorCmd(), a.versionCmd(),
 	)
 }
 

@@ -52,32 +52,3 @@ func showWorkers(w io.Writer, workers []api.Worker) {
 		}
 	}
 }
-
-func (a *app) queuesCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:     "queues",
-		Short:   "Count the jobs that have not ended, queue by queue",
-		GroupID: groupHost,
-		Args:    exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client(impatient)
-			if err != nil {
-				return err
-			}
-			queues, err := c.Queues(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.show(api.Queues{Queues: queues}, func(w io.Writer) {
-				rows := [][]string{{"QUEUE", "QUEUED", "RUNNING", "RETRYING", "CANCELING", "OLDEST"}}
-				for _, q := range queues {
-					rows = append(rows, []string{
-						q.Name, strconv.Itoa(q.Queued), strconv.Itoa(q.Running), strconv.Itoa(q.Retrying),
-						strconv.Itoa(q.Canceling), age(q.Oldest, time.Now()),
-					})
-				}
-				table(w, rows)
-			})
-		},
-	}
-}

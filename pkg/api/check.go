@@ -64,8 +64,8 @@ func check(s Submit, out *problems) {
 		out.add("network", clip(s.Network), "only \"none\" is supported by this version")
 	}
 	checkArtifacts(s.Artifacts, out)
-	if s.Queue != "" && !queuePattern.MatchString(s.Queue) {
-		out.add("queue", clip(s.Queue), "write a name of letters, digits, - and _, at most 63")
+	if why := BadQueue(s.Queue); s.Queue != "" && why != "" {
+		out.add("queue", clip(s.Queue), "%s", why)
 	}
 	if s.Priority != nil && (*s.Priority < 0 || *s.Priority > 9) {
 		out.add("priority", *s.Priority, "must be between 0 (first) and 9 (last)")

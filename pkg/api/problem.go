@@ -42,6 +42,7 @@ const (
 	TypeInvalid      = "urn:sandlot:invalid"
 	TypeTooLarge     = "urn:sandlot:too-large"
 	TypeUnauthorized = "urn:sandlot:unauthorized"
+	TypeForbidden    = "urn:sandlot:forbidden"
 	TypeNotFound     = "urn:sandlot:not-found"
 	TypeMethod       = "urn:sandlot:method"
 	TypeConflict     = "urn:sandlot:conflict"

@@ -51,15 +51,19 @@ type Workers struct {
 	Workers []Worker `json:"workers"`
 }
 
-// Queue counts the jobs of a queue that have not ended.
+// Queue is a queue of a tenant: what is set for it, and how many of its jobs
+// have not ended.
 type Queue struct {
-	Name      string `json:"name"`
-	Queued    int    `json:"queued"`
-	Running   int    `json:"running"`
-	Retrying  int    `json:"retrying"`
-	Canceling int    `json:"canceling"`
+	Name string `json:"name"`
+	job.Share
+	Queued    int `json:"queued"`
+	Running   int `json:"running"`
+	Retrying  int `json:"retrying"`
+	Canceling int `json:"canceling"`
 	// Oldest is when the job that waits longest was accepted.
 	Oldest time.Time `json:"oldest,omitzero"`
+	// Revision of the settings; 0 where nothing is set.
+	Revision uint64 `json:"revision,omitempty"`
 }
 
 // Queues is the list of queues.

@@ -13,6 +13,9 @@ type Config struct {
 	Server string
 	// Token goes with every request.
 	Token string
+	// Tenant is whom the operator's token speaks for; a tenant's own token
+	// needs none. Optional.
+	Tenant string
 	// Patience is how long calls that are safe to repeat are repeated while
 	// the server cannot be reached; 30 s by default, negative for never.
 	Patience time.Duration
@@ -26,6 +29,7 @@ type Config struct {
 type Client struct {
 	base     string
 	token    string
+	tenant   string
 	agent    string
 	patience time.Duration
 	http     *http.Client
@@ -37,7 +41,7 @@ func New(cfg Config) *Client {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
-	c := &Client{base: base, token: cfg.Token, agent: cfg.UserAgent, patience: cfg.Patience, http: cfg.HTTP}
+	c := &Client{base: base, token: cfg.Token, tenant: cfg.Tenant, agent: cfg.UserAgent, patience: cfg.Patience, http: cfg.HTTP}
 	if c.agent == "" {
 		c.agent = "sandlot-go"
 	}

@@ -154,6 +154,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	if c.tenant != "" {
+		req.Header.Set(api.TenantHeader, c.tenant)
+	}
 	req.Header.Set("User-Agent", c.agent)
 	response, err := c.http.Do(req)
 	if err != nil {

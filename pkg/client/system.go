@@ -17,13 +17,6 @@ func (c *Client) Workers(ctx context.Context) ([]api.Worker, error) {
 	return w.Workers, err
 }
 
-// Queues lists the queues.
-func (c *Client) Queues(ctx context.Context) ([]api.Queue, error) {
-	var q api.Queues
-	err := c.call(ctx, request{path: path("queues")}, &q)
-	return q.Queues, err
-}
-
 // Images lists the images that are stored, and those of the catalogue.
 func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	var i api.Images

@@ -1,0 +1,155 @@
+package scheduler
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+)
+
+// settings is what is set for tenants and queues, kept by one fold over
+// queue.WatchSettings: every scheduler knows all of it within moments.
+type settings struct {
+	mu       sync.RWMutex
+	tenants  map[string]tenantSetting
+	queues   map[scoped]queueSetting
+	tokens   map[string]string // tenants, by the digests of their tokens
+	listed   bool
+	revision uint64
+	// changed is closed and replaced at each change.
+	changed chan struct{}
+}
+
+type tenantSetting struct {
+	job.Tenant
+	revision uint64
+}
+
+type queueSetting struct {
+	job.Queue
+	revision uint64
+}
+
+func newSettings() *settings {
+	return &settings{tenants: map[string]tenantSetting{}, queues: map[scoped]queueSetting{}, tokens: map[string]string{}, changed: make(chan struct{})}
+}
+
+// apply folds one change in.
+func (s *settings) apply(c queue.SettingChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case c.Listed:
+		s.listed = true
+	case c.Tenant != nil:
+		for _, t := range s.tenants[c.Tenant.ID].Tokens {
+			delete(s.tokens, t.SHA256)
+		}
+		delete(s.tenants, c.Tenant.ID)
+		if !c.Removed {
+			s.tenants[c.Tenant.ID] = tenantSetting{*c.Tenant, c.Revision}
+			for _, t := range c.Tenant.Tokens {
+				s.tokens[t.SHA256] = c.Tenant.ID
+			}
+		}
+	case c.Queue != nil:
+		name := scoped{c.Queue.Tenant, c.Queue.Name}
+		delete(s.queues, name)
+		if !c.Removed {
+			s.queues[name] = queueSetting{*c.Queue, c.Revision}
+		}
+	}
+	s.revision = max(s.revision, c.Revision)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// changes is closed at the next change.
+func (s *settings) changes() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
+// await waits until ok, which is called under the lock.
+func (s *settings) await(ctx context.Context, ok func() bool) error {
+	for {
+		s.mu.RLock()
+		done, changed := ok(), s.changed
+		s.mu.RUnlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tenant is what is set for a tenant; false if there is none of that name.
+func (s *settings) tenant(id string) (tenantSetting, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t, ok := s.tenants[id]
+	if !ok {
+		t.ID = id
+	}
+	return t, ok || id == job.DefaultTenant
+}
+
+// queue is what is set for a queue, nothing where nothing is.
+func (s *settings) queue(tenant, name string) queueSetting {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	q, ok := s.queues[scoped{tenant, name}]
+	if !ok {
+		q.Tenant, q.Name = tenant, name
+	}
+	return q
+}
+
+// tenantIDs lists the tenants, the default one among them.
+func (s *settings) tenantIDs() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := slices.Collect(maps.Keys(s.tenants))
+	if _, ok := s.tenants[job.DefaultTenant]; !ok {
+		ids = append(ids, job.DefaultTenant)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// queueNames lists the queues of a tenant for which something is set.
+func (s *settings) queueNames(tenant string) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var names []string
+	for q := range s.queues {
+		if q.tenant == tenant {
+			names = append(names, q.name)
+		}
+	}
+	return names
+}
+
+// tenantOfToken is who a token speaks for. Digests are looked up, so that the
+// time it takes tells nothing of any token.
+func (s *settings) tenantOfToken(token string) (string, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.tokens[digestOf(token)]
+	return id, ok
+}
+
+func digestOf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
