@@ -58,11 +58,15 @@ func explainAttempt(a job.Attempt) string {
 // explainWait says why a job does not run yet.
 func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
 	var told []string
-	if rec.State == job.Retrying && rec.NotBefore.After(now) {
-		told = append(told, fmt.Sprintf("Attempt %d is due in %s, at %s.", rec.Attempt+1, rec.NotBefore.Sub(now).Round(time.Millisecond), rec.NotBefore.Format(time.RFC3339)))
+	if rec.NotBefore.After(now) {
+		wait, at := rec.NotBefore.Sub(now).Round(time.Millisecond), rec.NotBefore.Format(time.RFC3339)
+		if rec.State == job.Queued {
+			return append(told, fmt.Sprintf("It is not to run before %s, in %s: not_before says so.", at, wait))
+		}
+		return append(told, fmt.Sprintf("Attempt %d is due in %s, at %s; attempts are spaced out after a failure.", rec.Attempt+1, wait, at))
 	}
 	if s.isReady() {
-		if n := s.index.ahead(rec.Priority, rec.AcceptedAt, rec.ID); n > 0 {
+		if n := s.index.ahead(rec.Priority, rec.AcceptedAt, rec.ID, now); n > 0 {
 			told = append(told, fmt.Sprintf("It has waited for %s, with %s of the same or a better priority before it.", ago(now, rec.AcceptedAt), jobs(n)))
 		} else {
 			told = append(told, fmt.Sprintf("It has waited for %s and is the next of its priority.", ago(now, rec.AcceptedAt)))

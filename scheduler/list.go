@@ -85,7 +85,7 @@ func (x *index) list(f filter) api.List {
 func (e *entry) summary() api.Summary {
 	return api.Summary{
 		ID: e.id, State: e.state, Key: e.key, Batch: e.batch, Image: e.image, Queue: e.queue, Priority: e.priority,
-		Labels: e.labels, AcceptedAt: e.accepted, UpdatedAt: e.updated, Blame: e.blame, Reason: e.reason,
+		Labels: e.labels, AcceptedAt: e.accepted, UpdatedAt: e.updated, NotBefore: e.notBefore, Blame: e.blame, Reason: e.reason,
 		Attempt: e.attempt, Worker: e.worker,
 	}
 }
@@ -178,14 +178,14 @@ func (x *index) results(tenant, id string, from, n int) (jobs []ended, next int,
 	return jobs, next, next == len(b.done) && b.final() == b.jobs, b.changed
 }
 
-// ahead counts the jobs that wait and come before this one: of a better
-// priority, or of the same and older.
-func (x *index) ahead(priority int, at time.Time, id string) int {
+// ahead counts the jobs that wait for their turn and come before this one: of
+// a better priority, or of the same and older.
+func (x *index) ahead(priority int, at time.Time, id string, now time.Time) int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	n := 0
 	for _, e := range x.order {
-		if e.gone || e.state != job.Queued && e.state != job.Retrying || e.id == id {
+		if e.gone || e.state != job.Queued && e.state != job.Retrying || e.id == id || e.notBefore.After(now) {
 			continue
 		}
 		if e.priority < priority || e.priority == priority && e.accepted.Before(at) {

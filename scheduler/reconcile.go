@@ -86,6 +86,9 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	if view.ready, err = l.Queue.InReady(ctx); err != nil {
 		return false, err
 	}
+	if view.timers, err = l.Queue.Timers(ctx); err != nil {
+		return false, err
+	}
 	var suspects []queue.Summary
 	err = l.Queue.Records(ctx, func(s queue.Summary) error {
 		switch view.judge(s) {
@@ -162,6 +165,7 @@ type hints struct {
 	grace     time.Duration
 	heads     map[string]time.Time       // since when the first hint of a lane waits
 	ready     map[string]queue.ReadyHint // by job
+	timers    queue.Timers
 	past      *past
 	delivered map[string]uint64 // filled in by judge
 }
@@ -186,8 +190,11 @@ func (h hints) judge(s queue.Summary) judgement {
 	if hint, there := h.ready[s.ID]; there {
 		return h.judgeReady(s, hint)
 	}
-	if s.NotBefore.After(h.now) {
-		return suspect // its timer must be there
+	if s.NotBefore.After(h.now) { // its timer must be there
+		if h.timers.Due(s) {
+			return fine
+		}
+		return suspect
 	}
 	since := s.UpdatedAt
 	if s.NotBefore.After(since) {

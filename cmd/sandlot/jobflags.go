@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,9 @@ type jobFlags struct {
 	memory, disk     bytesFlag
 	outputLimit      bytesFlag
 	wall, cpuTime    millisFlag
+
+	notBefore string
+	in        millisFlag
 }
 
 func (j *jobFlags) flags(f *pflag.FlagSet) {
@@ -48,6 +52,8 @@ func (j *jobFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&j.queue, "queue", "", "queue to wait in (default default)")
 	f.IntVar(&j.priority, "priority", api.DefaultPriority, "0 (first) to 9 (last)")
 	f.StringArrayVar(&j.labels, "label", nil, "NAME=VALUE for your own filters")
+	f.StringVar(&j.notBefore, "not-before", "", "run it no earlier than this time, such as 2026-03-01T08:00:00Z")
+	f.Var(&j.in, "in", "run it no earlier than after this time, such as 10m")
 	f.StringVar(&j.key, "idempotency-key", "", "a second submit with this key answers with the first one's job")
 }
 
@@ -69,6 +75,7 @@ func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (a
 	if cmd.Flags().Changed("priority") {
 		s.Priority = &j.priority
 	}
+	s.NotBefore = j.begin(time.Now(), &wrong)
 	if j.language != "" {
 		j.program(&s, cmd, args, stdin, &wrong)
 	} else {
@@ -90,6 +97,22 @@ func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (a
 		s.Stdin, s.StdinBase64 = textOrBytes(data)
 	}
 	return s, wrong.err()
+}
+
+// begin is when the job may run first, zero if at once.
+func (j *jobFlags) begin(now time.Time, wrong *problems) time.Time {
+	switch {
+	case j.notBefore != "" && j.in != 0:
+		wrong.addf("--in: say it once, either --not-before or --in")
+	case j.in != 0:
+		wrong.check(j.in > 0, "--in %s: write a time ahead, such as 10m", j.in.String())
+		return now.Add(job.Millis(j.in).Duration()).UTC()
+	case j.notBefore != "":
+		at, err := time.Parse(time.RFC3339, j.notBefore)
+		wrong.check(err == nil, "--not-before %q: write date, time and zone, such as 2026-03-01T08:00:00Z", j.notBefore)
+		return at.UTC()
+	}
+	return time.Time{}
 }
 
 // program fills in the form with a language: run --language python FILE.

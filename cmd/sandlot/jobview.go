@@ -28,6 +28,7 @@ func showJob(w io.Writer, j api.Job) {
 	add("queue", fmt.Sprintf("%s, priority %d", j.Queue, j.Priority))
 	add("worker", j.Worker)
 	add("accepted", stamp(j.AcceptedAt))
+	add("not before", stamp(j.NotBefore))
 	add("kept until", stamp(j.ExpiresAt))
 	add("trace", j.TraceID)
 	table(w, rows)

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -34,6 +35,9 @@ const (
 	MaxOutput  = 4 * job.GiB
 	MaxWall    = job.Millis(24 * 60 * 60 * 1000)
 	MaxCPUTime = 32 * MaxWall
+
+	// MaxAhead is how far ahead a job may be asked for.
+	MaxAhead = 30 * 24 * time.Hour
 )
 
 var (
@@ -71,6 +75,9 @@ func check(s Submit, out *problems) {
 		out.add("priority", *s.Priority, "must be between 0 (first) and 9 (last)")
 	}
 	checkLabels(s.Labels, out)
+	if latest := time.Now().Add(MaxAhead); s.NotBefore.After(latest) {
+		out.add("not_before", s.NotBefore, "is more than 30 days ahead; name a time before %s", latest.UTC().Format(time.RFC3339))
+	}
 	checkKey("idempotency_key", s.IdempotencyKey, out)
 	checkKey("key", s.Key, out)
 }

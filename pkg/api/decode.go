@@ -52,6 +52,7 @@ func readSubmit(o *object) Submit {
 		Command: o.texts("command", commandHint), Stdin: o.text("stdin"), StdinBase64: o.bytes("stdin_base64"),
 		Env: o.dict("env"), Workdir: o.text("workdir"),
 		Artifacts: o.texts("artifacts", ""), Labels: o.dict("labels"),
+		NotBefore:      o.time("not_before"),
 		IdempotencyKey: o.text("idempotency_key"), Key: o.text("key"),
 	}
 	o.objects("files", func(_ int, f *object) { s.Files = append(s.Files, readFile(f)) })

@@ -19,6 +19,9 @@ type Job struct {
 	Labels         map[string]string `json:"labels,omitempty"`
 	AcceptedAt     time.Time         `json:"accepted_at"`
 	UpdatedAt      time.Time         `json:"updated_at"`
+	// NotBefore is when the next attempt may begin, while the job waits for
+	// that time.
+	NotBefore time.Time `json:"not_before,omitzero"`
 	// ExpiresAt is when the server forgets a final job.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 
@@ -51,6 +54,7 @@ type Summary struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	AcceptedAt time.Time         `json:"accepted_at"`
 	UpdatedAt  time.Time         `json:"updated_at"`
+	NotBefore  time.Time         `json:"not_before,omitzero"`
 	Blame      job.Blame         `json:"blame,omitempty"`
 	Reason     job.Reason        `json:"reason,omitempty"`
 	Attempt    int               `json:"attempt"`

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -189,6 +190,20 @@ func (n node) json() []byte {
 	return []byte(n.text)
 }
 
+// time reads a moment in RFC 3339, to the millisecond.
+func (o *object) time(name string) time.Time {
+	n, ok := o.of(name, '"', "a time such as \"2026-03-01T08:00:00Z\"")
+	if !ok {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339, n.text)
+	if err != nil || at.IsZero() {
+		o.out.add(o.at(name), clip(n.text), "is not a time; write date, time and zone, such as \"2026-03-01T08:00:00Z\"")
+		return time.Time{}
+	}
+	return at.UTC().Truncate(time.Millisecond)
+}
+
 // texts reads a list of texts.
 func (o *object) texts(name, hint string) []string {
 	n, ok := o.of(name, '[', "a list of texts"+hint)
@@ -239,7 +254,7 @@ func (o *object) objects(name string, each func(i int, item *object)) {
 
 // later are fields that the design names and that do nothing yet.
 var later = []string{
-	"cases", "callback", "not_before", "budgets", "isolation", "retry", "cron",
+	"cases", "callback", "budgets", "isolation", "retry", "cron",
 	"tenant", "pool", "class", "blob", "ref", "egress", "secrets", "volumes",
 }
 

@@ -1,6 +1,10 @@
 package api
 
-import "github.com/sandlot-dev/sandlot/pkg/job"
+import (
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+)
 
 // Submit is a request to run a job. Exactly one of the three forms says what
 // runs: Steps; Command (one step); or Language and Code (shorter still).
@@ -27,6 +31,8 @@ type Submit struct {
 	Queue     string            `json:"queue,omitempty" doc:"Name of the queue; default by default."`
 	Priority  *int              `json:"priority,omitempty" minimum:"0" maximum:"9" doc:"0 (first) to 9 (last); 5 by default."`
 	Labels    map[string]string `json:"labels,omitempty" doc:"For your own filters."`
+
+	NotBefore time.Time `json:"not_before,omitzero" doc:"Run it no earlier than then; at most 30 days ahead. A time that is past means at once." example:"2026-03-01T08:00:00Z"`
 
 	// IdempotencyKey makes a repeated submit answer with the first job. Of a
 	// single submit only; the header Idempotency-Key says the same.

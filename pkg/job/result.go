@@ -144,8 +144,10 @@ type Record struct {
 	Retention time.Duration `json:"retention"`
 
 	// Attempt is the number of the current attempt, 0 before the first.
-	Attempt   int       `json:"attempt"`
-	Worker    string    `json:"worker,omitempty"`
+	Attempt int    `json:"attempt"`
+	Worker  string `json:"worker,omitempty"`
+	// NotBefore is when the next attempt may begin; zero: at once. A claim
+	// clears it.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	Attempts  []Attempt `json:"attempts,omitempty"`
 

@@ -22,6 +22,9 @@ type Spec struct {
 	Queue    string            `json:"queue"`
 	Priority int               `json:"priority"` // 0 (first) to 9
 	Labels   map[string]string `json:"labels,omitempty"`
+
+	// NotBefore is when the job may run first. Optional.
+	NotBefore time.Time `json:"not_before,omitzero"`
 }
 
 // Image is a name and the digest that it stood for when the job was accepted.

@@ -16,9 +16,10 @@ import (
 // acceptTimeout bounds an accept whose caller set no deadline.
 const acceptTimeout = 10 * time.Second
 
-// Accept stores a queued record and gives its hint. The caller fills in who
-// and what (ID, Tenant, BodyHash, Spec or SpecRef, Image, Queue, Priority, …);
-// Pool, Class, State, AcceptedAt, UpdatedAt and Timings.Accept are set here.
+// Accept stores a queued record and gives its hint, or sets its timer if it
+// is not to run yet. The caller fills in who and what (ID, Tenant, BodyHash,
+// Spec or SpecRef, Image, Queue, Priority, NotBefore, …); Pool, Class, State,
+// AcceptedAt, UpdatedAt and Timings.Accept are set here.
 //
 // If the ID is taken, the record that is there is returned (created false) if
 // it has the same BodyHash, else job.ErrConflict. job.ErrFull, a *FullError,
@@ -32,7 +33,7 @@ func (q *Queue) Accept(ctx context.Context, rec job.Record) (accepted job.Record
 	if err != nil {
 		return rec, false, fmt.Errorf("accept: %w", err)
 	}
-	if err := q.bounds.admit(ctx, q, q.shard(s.ID), len(msg.Data)); err != nil {
+	if err := q.bounds.admit(ctx, q, s.summary(), len(msg.Data)); err != nil {
 		return rec, false, fmt.Errorf("accept %s: %w", s.ID, err)
 	}
 	seq, err := q.publish(ctx, msg)
@@ -48,11 +49,14 @@ func (q *Queue) fresh(rec job.Record) stored {
 	if rec.Retention <= 0 {
 		rec.Retention = DefaultRetention
 	}
+	if !rec.NotBefore.After(now) {
+		rec.NotBefore = time.Time{}
+	}
 	return stored{Record: rec}
 }
 
 // accepted goes on after the first write of a record, err being how it went:
-// it settles who has the ID, and gives the hint.
+// it settles who has the ID, and gives the prompts.
 func (q *Queue) accepted(ctx context.Context, s stored, seq uint64, err error) (job.Record, bool, error) {
 	created := err == nil
 	s.seq = seq
@@ -65,7 +69,7 @@ func (q *Queue) accepted(ctx context.Context, s stored, seq uint64, err error) (
 	if s.State != job.Queued {
 		return s.Record, created, nil
 	}
-	err = q.giveHint(ctx, s.summary(), "")
+	err = q.prompt(ctx, s.summary())
 	if errors.Is(err, job.ErrFull) && created {
 		if undo := q.replaceByTombstone(ctx, s); undo != nil {
 			return s.Record, false, fmt.Errorf("accept %s: %w, and withdrawing the record: %w", s.ID, err, undo)
@@ -109,6 +113,25 @@ func (q *Queue) put(ctx context.Context, s stored) (uint64, error) {
 	return q.publish(ctx, msg)
 }
 
+// prompts are the messages that have a waiting job looked at when it is time
+// to: its hint, or its timer while it is not due.
+func (q *Queue) prompts(sum Summary) []*nats.Msg {
+	if time.Until(sum.NotBefore) > shortWait {
+		return []*nats.Msg{q.timer(sum, timerRun, sum.NotBefore)}
+	}
+	return []*nats.Msg{q.intakeHint(sum, "")}
+}
+
+// prompt gives the prompts of a job that was accepted.
+func (q *Queue) prompt(ctx context.Context, sum Summary) error {
+	for _, msg := range q.prompts(sum) {
+		if _, err := q.publish(ctx, msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // giveHint says in INTAKE that a job deserves a look. Hints of one record and
 // attempt with one reason are one hint for two minutes; the empty reason is
 // that the job was accepted. A job that was removed and accepted again is
@@ -141,7 +164,7 @@ type Accepted struct {
 }
 
 // AcceptMany accepts many records by the rules of Accept, pipelined: all
-// records, then all hints. The answers are in the order of the records.
+// records, then all prompts. The answers are in the order of the records.
 func (q *Queue) AcceptMany(ctx context.Context, recs []job.Record) []Accepted {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout+time.Duration(len(recs))*time.Millisecond)
 	defer cancel()
@@ -153,7 +176,7 @@ func (q *Queue) AcceptMany(ctx context.Context, recs []job.Record) []Accepted {
 		out[i].Record = fresh[i].Record
 		msg, err := q.encode(fresh[i])
 		if err == nil {
-			err = q.bounds.admit(ctx, q, q.shard(rec.ID), len(msg.Data))
+			err = q.bounds.admit(ctx, q, fresh[i].summary(), len(msg.Data))
 		}
 		if err != nil {
 			out[i].Err = fmt.Errorf("accept %s: %w", rec.ID, err)
@@ -161,19 +184,26 @@ func (q *Queue) AcceptMany(ctx context.Context, recs []job.Record) []Accepted {
 		}
 		msgs[i] = msg
 	}
-	hints := make([]*nats.Msg, len(recs))
 	written := q.publishAll(ctx, msgs)
+	var prompts []*nats.Msg
+	var of []int // the record that each prompt is of
 	for i, w := range written {
-		if msgs[i] != nil && w.err == nil {
-			fresh[i].seq = w.seq
-			hints[i] = q.intakeHint(fresh[i].summary(), "")
+		if msgs[i] == nil || w.err != nil {
+			continue
+		}
+		fresh[i].seq = w.seq
+		for _, msg := range q.prompts(fresh[i].summary()) {
+			prompts, of = append(prompts, msg), append(of, i)
 		}
 	}
-	hinted := q.publishAll(ctx, hints)
+	unprompted := make([]bool, len(recs))
+	for j, p := range q.publishAll(ctx, prompts) {
+		unprompted[of[j]] = unprompted[of[j]] || p.err != nil
+	}
 	for i := range recs {
 		switch {
 		case msgs[i] == nil:
-		case written[i].err == nil && hinted[i].err == nil:
+		case written[i].err == nil && !unprompted[i]:
 			out[i].Created = true
 		default:
 			out[i] = q.acceptSlowly(ctx, fresh[i], written[i])

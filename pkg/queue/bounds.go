@@ -14,6 +14,7 @@ type bounds struct {
 	asked  time.Time
 	room   []int64 // bytes left below the line, per shard
 	intake int64
+	timers int64
 }
 
 const (
@@ -21,10 +22,14 @@ const (
 	intakeShare = 0.9
 	// hintSize is about what a hint takes in its stream.
 	hintSize = 512
+	// maxTimers bounds DELAY, whose timers the server keeps in memory.
+	maxTimers = 1_000_000
 )
 
-// admit counts one record of the given size, or refuses it.
-func (b *bounds) admit(ctx context.Context, q *Queue, shard, size int) error {
+// admit counts one record of the given size and what prompts it, or refuses
+// it.
+func (b *bounds) admit(ctx context.Context, q *Queue, s Summary, size int) error {
+	shard, timers := q.shard(s.ID), int64(timersOf(s))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Since(b.asked) > time.Second {
@@ -41,7 +46,11 @@ func (b *bounds) admit(ctx context.Context, q *Queue, shard, size int) error {
 	if b.intake < hintSize {
 		return &FullError{What: fmt.Sprintf("waiting jobs are at %.0f %% of their space", 100*intakeShare), RetryAfter: 5 * time.Second}
 	}
+	if b.timers < timers {
+		return &FullError{What: fmt.Sprintf("%d jobs wait for a time, and no more can", maxTimers), RetryAfter: 30 * time.Second}
+	}
 	b.room[shard] -= need
+	b.timers -= timers
 	b.intake -= hintSize
 	return nil
 }
@@ -59,7 +68,11 @@ func (b *bounds) ask(ctx context.Context, q *Queue) error {
 	if err != nil {
 		return err
 	}
-	b.room, b.intake, b.asked = room, intake, time.Now()
+	delay, err := q.streamInfo(ctx, delayStream, "")
+	if err != nil {
+		return err
+	}
+	b.room, b.intake, b.timers, b.asked = room, intake, maxTimers-int64(delay.State.Msgs), time.Now()
 	return nil
 }
 

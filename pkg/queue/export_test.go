@@ -160,3 +160,9 @@ func MaxBytes(q *Queue, ctx context.Context, stream string) int64 {
 	}
 	return info.Config.MaxBytes
 }
+
+// CountTimers counts the timers that stand in DELAY.
+func CountTimers(q *Queue, ctx context.Context) (int, error) {
+	names, _, err := q.subjects(ctx, delayStream, "sched.>", 0)
+	return len(names), err
+}

@@ -82,28 +82,43 @@ func (q *Queue) Out(ctx context.Context) ([]Out, error) {
 // that match filter. The first 100,000 of them come in the first answer; what
 // is left is seen when those are done.
 func (q *Queue) streamInfo(ctx context.Context, stream, filter string) (*jetstream.StreamInfo, error) {
+	info, _, err := q.streamInfoFrom(ctx, stream, filter, 0)
+	return info, err
+}
+
+// subjects counts the messages of the subjects that match filter, page by
+// page: of those after the first so many; total is how many there are in all.
+func (q *Queue) subjects(ctx context.Context, stream, filter string, after int) (page map[string]uint64, total int, err error) {
+	info, total, err := q.streamInfoFrom(ctx, stream, filter, after)
+	if err != nil {
+		return nil, 0, err
+	}
+	return info.State.Subjects, total, nil
+}
+
+func (q *Queue) streamInfoFrom(ctx context.Context, stream, filter string, after int) (info *jetstream.StreamInfo, total int, err error) {
 	var ask []byte
 	if filter != "" {
-		var err error
-		if ask, err = json.Marshal(map[string]string{"subjects_filter": filter}); err != nil {
-			return nil, err
+		if ask, err = json.Marshal(map[string]any{"subjects_filter": filter, "offset": after}); err != nil {
+			return nil, 0, err
 		}
 	}
 	m, err := q.request(ctx, "$JS.API.STREAM.INFO."+stream, ask)
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", stream, err)
+		return nil, 0, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
+		Total int                 `json:"total"`
 		jetstream.StreamInfo
 	}
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return nil, fmt.Errorf("stream %s: %w", stream, err)
+		return nil, 0, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	if answer.Error != nil {
-		return nil, fmt.Errorf("stream %s: %w", stream, answer.Error)
+		return nil, 0, fmt.Errorf("stream %s: %w", stream, answer.Error)
 	}
-	return &answer.StreamInfo, nil
+	return &answer.StreamInfo, answer.Total, nil
 }
 
 // Depth is what stands in READY.
@@ -192,7 +207,7 @@ func (q *Queue) heads(ctx context.Context, l *Lease, lane Lane, n int) ([]messag
 
 // wanted reports whether a job needs its hint in READY.
 func wanted(s Summary, now time.Time) bool {
-	return s.State == job.Queued || s.State == job.Retrying && s.NotBefore.Sub(now) <= shortWait
+	return (s.State == job.Queued || s.State == job.Retrying) && s.NotBefore.Sub(now) <= shortWait
 }
 
 // released is a hint as it goes to READY. Its Msg-Id names the hint that it

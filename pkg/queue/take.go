@@ -70,9 +70,7 @@ func advise(s Summary, now time.Time, held func() (bool, error)) (advice, error)
 	switch {
 	case s.State.Final():
 		return adviceEnd, nil
-	case s.State == job.Queued:
-		return adviceClaim, nil
-	case s.State == job.Retrying:
+	case s.State == job.Queued, s.State == job.Retrying:
 		switch wait := s.NotBefore.Sub(now); {
 		case wait <= 0:
 			return adviceClaim, nil

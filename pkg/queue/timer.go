@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -15,15 +17,28 @@ import (
 // timerRun is the timer that has a job looked at when it is due.
 const timerRun = "run"
 
-// setTimer has the job looked at when it is due. There is one timer per job
-// and kind; setting it again replaces it.
-func (q *Queue) setTimer(ctx context.Context, s Summary) error {
-	msg := q.hint(timerSubject(s.Tenant, s.ID, timerRun), s)
+// timer has a job looked at at a given time. There is one per job and kind;
+// publishing it again replaces it.
+func (q *Queue) timer(s Summary, kind string, at time.Time) *nats.Msg {
+	msg := q.hint(timerSubject(s.Tenant, s.ID, kind), s)
 	// Written here since the client's own option cuts off the fraction of
 	// the second, and the timer would go off early.
-	msg.Header.Set(jetstream.ScheduleHeader, "@at "+s.NotBefore.UTC().Format(time.RFC3339Nano))
+	msg.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, dueSubject(s.Pool, s.Tenant, s.Priority))
-	_, err := q.publish(ctx, msg)
+	return msg
+}
+
+// timersOf is how many timers a job needs when it is accepted.
+func timersOf(s Summary) int {
+	if time.Until(s.NotBefore) > shortWait {
+		return 1
+	}
+	return 0
+}
+
+// setTimer has a job that waits looked at when it is due.
+func (q *Queue) setTimer(ctx context.Context, s Summary) error {
+	_, err := q.publish(ctx, q.timer(s, timerRun, s.NotBefore))
 	return err
 }
 
@@ -73,7 +88,8 @@ func (q *Queue) due(ctx context.Context) error {
 			q.log.Warn("timer", "job", m.Headers().Get(headerJob), "error", err)
 			continue // it comes again
 		}
-		if err := m.DoubleAck(ctx); err != nil {
+		// An acknowledgement that is lost costs another look at the record.
+		if err := m.Ack(); err != nil {
 			return fmt.Errorf("timers: %w", err)
 		}
 	}
@@ -100,4 +116,37 @@ func (q *Queue) wakeUp(ctx context.Context, m jetstream.Msg) error {
 		return q.setTimer(ctx, s.summary())
 	}
 	return q.giveHint(ctx, s.summary(), "due"+strconv.FormatUint(meta.Sequence.Stream, 10))
+}
+
+// Timers is which timers there are, as they were when it was asked for.
+type Timers struct {
+	// set has hashes instead of names: there may be a million.
+	set  map[uint64]struct{}
+	seed maphash.Seed
+}
+
+// Timers asks which timers there are.
+func (q *Queue) Timers(ctx context.Context) (Timers, error) {
+	t := Timers{set: map[uint64]struct{}{}, seed: maphash.MakeSeed()}
+	for {
+		names, total, err := q.subjects(ctx, delayStream, "sched.>", len(t.set))
+		if err != nil {
+			return t, fmt.Errorf("list timers: %w", err)
+		}
+		for name := range names {
+			t.set[maphash.String(t.seed, name)] = struct{}{}
+		}
+		if len(names) == 0 || len(t.set) >= total {
+			return t, nil
+		}
+	}
+}
+
+// Due reports whether the timer is there that has a waiting job looked at
+// when it is due.
+func (t Timers) Due(s Summary) bool { return t.has(s, timerRun) }
+
+func (t Timers) has(s Summary, kind string) bool {
+	_, ok := t.set[maphash.String(t.seed, timerSubject(s.Tenant, s.ID, kind))]
+	return ok
 }
