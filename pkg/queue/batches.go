@@ -235,14 +235,14 @@ func (q *Queue) Expand(ctx context.Context, since []uint64, recs []job.Record) e
 		fresh[i] = q.freshItem(rec)
 		msg, err := q.encode(fresh[i])
 		if err == nil {
-			err = q.bounds.admit(ctx, q, q.shard(rec.ID), len(msg.Data))
+			err = q.bounds.admit(ctx, q, fresh[i].summary(), len(msg.Data))
 		}
 		if err != nil {
 			return fmt.Errorf("expand %s: %w", rec.ID, err)
 		}
 		msgs[i] = msg
 	}
-	hints := make([]*nats.Msg, len(recs))
+	var prompts []*nats.Msg
 	for i, w := range q.publishAll(ctx, msgs) {
 		s := fresh[i]
 		if errors.Is(w.err, errMoved) {
@@ -252,12 +252,12 @@ func (q *Queue) Expand(ctx context.Context, since []uint64, recs []job.Record) e
 			return fmt.Errorf("expand %s: %w", s.ID, w.err)
 		}
 		if s.State == job.Queued {
-			hints[i] = q.intakeHint(s.summary(), "")
+			prompts = append(prompts, q.prompts(s.summary())...)
 		}
 	}
-	for i, w := range q.publishAll(ctx, hints) {
-		if hints[i] != nil && w.err != nil {
-			return fmt.Errorf("expand %s: hint: %w", recs[i].ID, w.err)
+	for i, w := range q.publishAll(ctx, prompts) {
+		if w.err != nil {
+			return fmt.Errorf("expand %s: prompt: %w", prompts[i].Header.Get(headerJob), w.err)
 		}
 	}
 	return nil

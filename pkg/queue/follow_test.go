@@ -66,16 +66,24 @@ func TestFollowSeesEveryChangeInOrder(t *testing.T) {
 	<-x.caught
 	rec := spec("one")
 	rec.Batch, rec.Key, rec.Priority = "b1", "a/1 ä", 3
+	// A record that is replaced before it was looked at is seen once, so each
+	// change waits until the one before is.
+	seen := func(state job.State) {
+		eventually(t, string(state)+" is seen", func() bool { return x.state("one") == state })
+	}
 	accept(t, s.q, rec)
+	seen(job.Queued)
 	releaseAll(t, s.q, s.lease)
 	c := claim(t, s.q, s.worker)
+	seen(job.Running)
 	if err := s.q.Commit(within(t), c, done(c)); err != nil {
 		t.Fatal(err)
 	}
+	seen(job.Succeeded)
 	if err := s.q.Remove(within(t), "default", "one"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the removal is seen", func() bool { return x.state("one") == "removed" })
+	seen("removed")
 	want := fmt.Sprint([]job.State{job.Queued, job.Running, job.Succeeded, "removed"})
 	if got := fmt.Sprint(x.states["one"]); got != want {
 		t.Fatalf("saw %v", got)
