@@ -14,7 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 bin=${2:-$root/bin}
 dist=${3:-$root/dist}
 name=sandlot-${version#v}-linux-$(go env GOARCH)
-programs=(sandlot-agent containerd ctr nats-server runsc containerd-shim-runsc-v1)
+programs=(sandlot-agent containerd ctr nats-server runsc containerd-shim-runsc-v1 gvisor-bin/gvisor-sentry-prewarmer)
 sbom=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # One time stamp for all files: that of the commit, where there is one.
 epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)}
@@ -29,7 +29,7 @@ for program in sandlot "${programs[@]}"; do
 done
 install -m 755 "$bin/sandlot" "$tree/sandlot"
 for program in "${programs[@]}"; do
-	install -m 755 "$bin/$program" "$tree/libexec/$program"
+	install -D -m 755 "$bin/$program" "$tree/libexec/$program"
 done
 install -m 644 "$root/LICENSE" "$root/README.md" "$root/CHANGELOG.md" "$tree/"
 mkdir "$tree/systemd" "$tree/nats"
@@ -37,10 +37,10 @@ cp "$root"/deploy/systemd/*.service "$tree/systemd/"
 cp "$root/deploy/nats/nats.conf" "$tree/nats/"
 
 echo "dist: licences"
-(cd "$root" && go run ./deploy/licenses -out "$tree/licenses" "$tree/sandlot" "$tree"/libexec/*)
+(cd "$root" && go run ./deploy/licenses -out "$tree/licenses" "$tree/sandlot" "${programs[@]/#/$tree/libexec/}")
 
 echo "dist: bills of materials"
-for program in "$tree/sandlot" "$tree"/libexec/*; do
+for program in "$tree/sandlot" "${programs[@]/#/$tree/libexec/}"; do
 	go run "$sbom" bin -json -std -noserial -notimestamp -version "$version" \
 		-output "$tree/sbom/${program##*/}.cdx.json" "$program" 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 done

@@ -17,7 +17,7 @@ export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 # inputs MODULE: everything that decides what a build of MODULE gives.
 inputs() {
 	(cd "$here/$1" && go version && go env GOOS GOARCH GOAMD64 &&
-		find . -name '*_test.go' -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
+		find . \( -name '*_test.go' -o -path ./internal/filters/programs.go \) -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
 	sha256sum <"$here/build.sh"
 }
 
@@ -38,7 +38,15 @@ compile() {
 	gvisor)
 		local version
 		version=$(go list -m -f '{{.Version}}' gvisor.dev/gvisor)
+		# gVisor's seccomp programs, ready made: see internal/filters.
+		go run ./internal/filters/generate >"$2/programs.go"
+		mv "$2/programs.go" internal/filters/programs.go
 		go build -v -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$version" -o "$2/" ./cmd/...
+		# Their names are in the binary only if the linker took them in.
+		grep -aq 'Platform="systrap" HostNetwork=false' "$2/runsc" || { echo "runtime: runsc lacks its seccomp programs" >&2; exit 1; }
+		# runsc looks for its helpers in a directory beside itself.
+		mkdir "$2/gvisor-bin"
+		mv "$2/gvisor-sentry-prewarmer" "$2/gvisor-bin/"
 		;;
 	esac
 }
@@ -54,18 +62,19 @@ provide() {
 		new=$(mktemp -d "$cache/new.XXXXXX")
 		trap 'rm -rf "$new"' EXIT
 		(compile "$1" "$new") 2>&1 | progress "$1"
-		chmod 755 "$new" "$new"/*
+		chmod -R 755 "$new"
 		# Whoever is second to finish the same build uses the first one's.
 		mv -T "$new" "$dir" 2>/dev/null || rm -rf "$new"
 		trap - EXIT
 		echo "runtime: built $1 in $((SECONDS - started)) s"
 	fi
 	local file
-	for file in "$dir"/*; do
-		cmp -s "$file" "$bin/${file##*/}" && continue
-		cp "$file" "$bin/.${file##*/}.$$"
-		mv "$bin/.${file##*/}.$$" "$bin/${file##*/}"
-		echo "runtime: $bin/${file##*/}"
+	(cd "$dir" && find . -type f -printf '%P\n') | while read -r file; do
+		cmp -s "$dir/$file" "$bin/$file" && continue
+		mkdir -p "$(dirname "$bin/$file")"
+		cp "$dir/$file" "$bin/$file.$$"
+		mv "$bin/$file.$$" "$bin/$file"
+		echo "runtime: $bin/$file"
 	done
 }
 

@@ -99,6 +99,9 @@ func (c *check) programs(ctx context.Context, dir string) {
 	if found.Agent != "" {
 		c.fact("agent", "%s", found.Agent)
 	}
+	if found.Runsc != "" {
+		c.facts = append(c.facts, accelerators(found)...)
+	}
 	slices.SortFunc(c.facts, func(a, b Fact) int { return strings.Compare(a.Name, b.Name) })
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -24,7 +25,8 @@ type host struct {
 	runtime    *gvisor.Runtime
 	archives   map[string]image.Archive // by digest
 	fetched    atomic.Int32
-	override   io.Reader // what fetch gives instead
+	override   io.Reader         // what fetch gives instead
+	flags      map[string]string // of runsc, beside the usual ones
 }
 
 func open(t testing.TB) *host {
@@ -39,8 +41,10 @@ func (h *host) start(t testing.TB) {
 	t.Helper()
 	binaries := need.GVisor(t)
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	flags := gvisor.RunscFlags()
+	maps.Copy(flags, h.flags)
 	started, err := gvisor.StartContainerd(t.Context(), gvisor.ContainerdConfig{
-		Dir: h.dir, Binaries: binaries, RunscFlags: gvisor.RunscFlags(), Logger: logger,
+		Dir: h.dir, Binaries: binaries, RunscFlags: flags, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
