@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,12 +32,11 @@ type attempt struct {
 	claim     *queue.Claim
 	record    *job.Record // the claim's
 	spec      job.Spec    // the record may only refer to it
-	id        string      // names the sandbox and the directory
+	id        string      // names the sandbox and the directory of its output
 	earlier   []job.Span  // what is known of the job from before
 	recording *telemetry.Recording
 	log       *slog.Logger
 
-	dir       string // holds output that is too long for the record
 	output    *output
 	artifacts *artifacts
 }
@@ -50,8 +48,7 @@ func (w *Worker) newAttempt(claim *queue.Claim, spec job.Spec, recording *teleme
 		id:  sandboxID(claim.Record.ID, claim.Record.Attempt),
 		log: log.With("attempt", claim.Record.Attempt),
 	}
-	a.dir = filepath.Join(w.Dir, "output", a.id)
-	a.output = newOutput(a.dir, spec.Limits.Output)
+	a.output = newOutput(filepath.Join(w.Dir, "output", a.id), spec.Limits.Output)
 	a.artifacts = &artifacts{store: outputs{w.Queue}, prefix: a.prefix()}
 	return a
 }
@@ -76,11 +73,6 @@ func (a *attempt) prefix() string { return fmt.Sprintf("%s/%d", a.record.ID, a.r
 // reporting lasts longer.
 func (a *attempt) work(ctx, reporting context.Context) {
 	a.log.InfoContext(ctx, "attempt begins", "image", a.record.Image.Name)
-	if err := os.Mkdir(a.dir, 0o700); err != nil {
-		a.report(reporting, nil, faulty(fmt.Errorf("make directory: %w", err)))
-		return
-	}
-	defer func() { _ = os.RemoveAll(a.dir) }()
 	defer a.output.close()
 
 	box, err := a.prepare(ctx)

@@ -30,7 +30,8 @@ const (
 // count and digest of all of it, and the whole in a file once it is too long
 // for the record.
 type output struct {
-	dir   string // where files go; it exists
+	dir   string // where files go; made for the first of them
+	made  bool   // the directory
 	limit int64  // how much all files together may hold
 	files int64  // how much they do hold
 	// captures has two entries per step, stdout and stderr; nil until the
@@ -63,17 +64,28 @@ func (o *output) write(i int, stream Stream, data []byte) error {
 		return nil
 	}
 	if c.file == nil {
-		// The name says whose it is to a reader of the directory.
-		f, err := os.Create(filepath.Join(o.dir, fmt.Sprintf("%d-%s", i, stream)))
-		if err != nil {
+		if err := o.create(c, key); err != nil {
 			return fmt.Errorf("keep output: %w", err)
 		}
-		c.file = f
 		if err := o.spill(c, c.head[:before]); err != nil {
 			return err
 		}
 	}
 	return o.spill(c, data)
+}
+
+// create makes the file of a stream. Most jobs have none, and then there is
+// no directory either.
+func (o *output) create(c *capture, key captureKey) (err error) {
+	if !o.made {
+		if err := os.MkdirAll(o.dir, 0o700); err != nil {
+			return err
+		}
+		o.made = true
+	}
+	// The name says whose it is to a reader of the directory.
+	c.file, err = os.Create(filepath.Join(o.dir, fmt.Sprintf("%d-%s", key.step, key.stream)))
+	return err
 }
 
 func (o *output) spill(c *capture, data []byte) error {
@@ -88,13 +100,15 @@ func (o *output) spill(c *capture, data []byte) error {
 	return nil
 }
 
-// close removes the files.
+// close removes the files and their directory.
 func (o *output) close() {
 	for _, c := range o.captures {
 		if c.file != nil {
 			_ = c.file.Close()
-			_ = os.Remove(c.file.Name())
 		}
+	}
+	if o.made {
+		_ = os.RemoveAll(o.dir)
 	}
 }
 

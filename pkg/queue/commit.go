@@ -33,8 +33,7 @@ func (q *Queue) Commit(ctx context.Context, c *Claim, rec job.Record) error {
 	if s.State == job.Dead {
 		q.bury(ctx, s)
 	}
-	if err := q.ack(context.WithoutCancel(ctx), c.ack); err != nil {
-		// It will come again and find the record final.
+	if err := q.ackSoon(c.ack); err != nil {
 		q.log.Debug("commit", "job", rec.ID, "error", err)
 	}
 	c.reg.release(rec.ID, rec.Attempt)

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"hash/fnv"
-	"regexp"
 	"strconv"
 )
 
@@ -24,11 +23,14 @@ const (
 	priorityGroup = "w"
 )
 
-var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
-
 // checkToken refuses what cannot be one part of a subject.
 func checkToken(s string) error {
-	if !token.MatchString(s) {
+	ok := len(s) >= 1 && len(s) <= 128
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		ok = c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c == '_' || c == '-'
+	}
+	if !ok {
 		return fmt.Errorf("%q cannot be a name here; use 1 to 128 of A-Z a-z 0-9 _ -", s)
 	}
 	return nil

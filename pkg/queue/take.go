@@ -118,7 +118,7 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 			d.Record, d.read = s.Record, s
 			return true, nil
 		case adviceEnd:
-			return false, q.ack(ctx, m.Reply)
+			return false, q.ackSoon(m.Reply)
 		case adviceLater:
 			if err := q.setTimer(ctx, s.summary()); err != nil {
 				return false, err
@@ -164,6 +164,15 @@ func (q *Queue) Skip(_ context.Context, d Delivery) error {
 // was given back without one when it restarts, until its ackWait is over.
 func (q *Queue) giveBack(ack string, after time.Duration) error {
 	return q.nc.Publish(ack, []byte(`-NAK {"delay": `+strconv.FormatInt(int64(max(after, 1)), 10)+`}`))
+}
+
+// ackSoon ends the hint of a job that is final, without waiting for the server
+// to say so. If that gets lost the hint comes again and ends then.
+func (q *Queue) ackSoon(reply string) error {
+	if err := q.nc.Publish(reply, []byte("+ACK")); err != nil {
+		return fmt.Errorf("acknowledge: %w", err)
+	}
+	return nil
 }
 
 // ack ends a hint and waits for the server to say so. The record says what is
