@@ -18,12 +18,14 @@ import (
 	"github.com/sandlot-dev/sandlot/scheduler"
 )
 
-// leading runs the scheduler's leader until the test or stop ends it.
+// leading runs the scheduler's leader, and what wakes it, until the test or
+// stop ends it.
 func leading(t testing.TB, q *queue.Queue, grace time.Duration) (l *scheduler.Lead, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l = &scheduler.Lead{Queue: q, Logger: logger(t), Grace: grace}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = l.Run(ctx) })
+	wg.Go(func() { _ = q.Follow(ctx, func(queue.Change) {}, nil) })
 	stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(stop)
 	return l, stop

@@ -40,6 +40,7 @@ func (q *Queue) Follow(ctx context.Context, fn func(Change), caughtUp func()) er
 					defer mu.Unlock()
 					if c, ok := q.change(m); ok {
 						fn(c)
+						q.wakers.wake()
 					}
 					return nil
 				},

@@ -216,8 +216,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 			Discard:     jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxBytes: sizes.Records / int64(shards),
 			MaxMsgSize: 1 << 20, AllowDirect: true, AllowRollup: true,
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
-			RePublish: &jetstream.RePublish{Source: subject, Destination: "evt." + subject, HeadersOnly: true},
-			Metadata:  map[string]string{"shards": strconv.Itoa(shards)},
+			Metadata: map[string]string{"shards": strconv.Itoa(shards)},
 		})
 	}
 	all = append(all,

@@ -51,6 +51,7 @@ type Queue struct {
 	bounds bounds
 
 	pullers     pullers
+	wakers      wakers
 	droppedLogs atomic.Int64
 
 	mu          sync.Mutex

@@ -334,32 +334,3 @@ func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string,
 	}
 	return nil
 }
-
-// Wakes signals that a hint has come in or that a record has changed, both of
-// which may allow a release. Signals that nobody waits for become one. Call
-// stop when done.
-func (q *Queue) Wakes() (wakes <-chan struct{}, stop func(), err error) {
-	c := make(chan struct{}, 1)
-	wake := func(*nats.Msg) {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-	var subs []*nats.Subscription
-	stop = func() {
-		for _, s := range subs {
-			_ = s.Unsubscribe()
-		}
-	}
-	// Republished subjects, since they speak only of what is stored.
-	for _, subject := range []string{"evt.in." + q.cfg.Pool + ".>", "evt.r.>"} {
-		sub, err := q.nc.Subscribe(subject, wake)
-		if err != nil {
-			stop()
-			return nil, nil, fmt.Errorf("listen for hints: %w", err)
-		}
-		subs = append(subs, sub)
-	}
-	return c, stop, nil
-}

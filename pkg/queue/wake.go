@@ -1,0 +1,62 @@
+package queue
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Wakes signals that a hint has come in or, where this process follows the
+// records (Follow), that one has changed: both may allow a release. Signals
+// that nobody waits for become one. Call stop when done.
+func (q *Queue) Wakes() (wakes <-chan struct{}, stop func(), err error) {
+	c := make(chan struct{}, 1)
+	// A republished subject, since it speaks only of what is stored.
+	sub, err := q.nc.Subscribe("evt.in."+q.cfg.Pool+".>", func(*nats.Msg) { wake(c) })
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen for hints: %w", err)
+	}
+	q.wakers.add(c)
+	return c, func() {
+		q.wakers.remove(c)
+		_ = sub.Unsubscribe()
+	}, nil
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// wakers are those who wait for records to change.
+type wakers struct {
+	mu  sync.Mutex
+	all map[chan struct{}]bool
+}
+
+func (w *wakers) add(c chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = map[chan struct{}]bool{}
+	}
+	w.all[c] = true
+}
+
+func (w *wakers) remove(c chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.all, c)
+}
+
+// wake tells all of them.
+func (w *wakers) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.all {
+		wake(c)
+	}
+}
