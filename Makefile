@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGES ?= ./...
 # Tests of whole systems run after the others, with the machine for themselves:
 # they promise times.
-ALONE = /test/e2e$$
+ALONE = /test/(e2e|chaos)$$
 # The shim is a module of its own: it cannot share gVisor's with the rest.
 SHIM = deploy/runtime/gvisor
 FORMATTED = bench cmd deploy examples pkg scheduler test worker
@@ -19,7 +19,7 @@ export GOFLAGS := -buildvcs=false
 
 .PHONY: help
 help: ## Show what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Check the host, and install what is missing where that is possible.
@@ -46,9 +46,9 @@ demo: images ## Run example programs in real sandboxes and show the verdicts.
 .PHONY: test
 test: images ## Run all tests, race detector on, in real sandboxes.
 	@packages=$$(go list $(PACKAGES)) || exit 1; status=0; \
-	for part in "$$(echo "$$packages" | grep -v '$(ALONE)')" "$$(echo "$$packages" | grep '$(ALONE)')"; do \
-		[ -z "$$part" ] || go test -race -timeout 40m $(GOTEST_FLAGS) $$part || status=1; \
-	done; \
+	run() { [ -z "$$2" ] || go test -race -timeout 40m $$1 $(GOTEST_FLAGS) $$2 || status=1; }; \
+	run "" "$$(echo "$$packages" | grep -Ev '$(ALONE)')"; \
+	run "-p 1" "$$(echo "$$packages" | grep -E '$(ALONE)')"; \
 	[ "$(PACKAGES)" != ./... ] || (cd $(SHIM) && CGO_ENABLED=0 go test -timeout 10m $(GOTEST_FLAGS) ./...) || status=1; \
 	exit $$status
 
@@ -75,6 +75,16 @@ eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
 	@test -n "$(DATA)" || { echo "eval: say where the data sets are: make eval DATA=folder"; exit 2; }
 	@go run ./test/eval --data "$(DATA)" --sandlot $(BIN)/sandlot
 
+.PHONY: chaos
+chaos: build ## Kill, stop and cut off anything under load: SEEDS=n NODES=1|3 REAL=1.
+	@go build -o $(BIN)/chaos ./test/chaos
+	@$(BIN)/chaos -seeds $(or $(SEEDS),3) -first $(or $(FIRST),1) -nodes $(or $(NODES),1) $(CHAOS_FLAGS)
+
+.PHONY: chaos-selftest
+chaos-selftest: build ## Have deliberate bugs caught by the checker of chaos.
+	@go build -o $(BIN)/chaos ./test/chaos
+	@$(BIN)/chaos -selftest -time 8s
+
 .PHONY: bench
 bench: images ## Measure latency and throughput beside ctr and runsc.
 	@go run ./bench --sandlot $(BIN)/sandlot --out bench/out
@@ -93,4 +103,4 @@ dist: build ## Pack what a user installs, with checksums, licences and SBOM.
 
 .PHONY: clean
 clean: ## Remove what was built; caches stay.
-	@rm -rf bin dist bench/out
+	@rm -rf bin dist bench/out test/chaos/out

@@ -1,0 +1,411 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
+	"github.com/sandlot-dev/sandlot/test/chaos/check"
+)
+
+// setup says what a cluster is made of.
+type setup struct {
+	Sandlot, NATS string // binaries
+	Nodes         int    // of NATS: 1 or 3
+	Schedulers    int
+	Workers       int
+	Slots         int    // of each worker
+	Out           string // directory for logs
+	Sabotage      string // a deliberate bug; empty for none
+	Real          bool   // sandlot worker with gVisor instead of scripted ones
+	// Quiet is how long all may take to end once all is well.
+	Quiet time.Duration
+}
+
+// image is what all jobs run; scripted sandboxes only want a name.
+var image = queue.Image{Name: "busybox", Digest: "sha256:" + strings.Repeat("1", 64), Source: "chaos"}
+
+// token is that of all schedulers.
+const token = "token-of-chaos"
+
+// cluster is a Sandlot of real processes with a bad network between them.
+type cluster struct {
+	setup
+	dir        string // state; removed at the end
+	nodes      []*node
+	schedulers []*gateway
+	workers    []*client
+}
+
+// node is a server of NATS. routes are its links to the others' route ports.
+type node struct {
+	*member
+	address, routeAddress string
+	routes                map[int]*link
+	dir                   string
+}
+
+// client is a process that speaks to every node over a link of its own.
+type client struct {
+	*member
+	links []*link
+}
+
+// gateway is a scheduler, with the address of its API.
+type gateway struct {
+	client
+	url string
+}
+
+// newCluster lays a cluster out; start starts it.
+func newCluster(s setup) (*cluster, error) {
+	dir, err := os.MkdirTemp("", "sandlot-chaos-")
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{setup: s, dir: dir}
+	if err := errors.Join(c.layNodes(), c.layClients()); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// freeAddress is one of the loopback that nobody listens at.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+func (c *cluster) layNodes() (err error) {
+	for i := range c.Nodes {
+		n := &node{routes: map[int]*link{}, dir: filepath.Join(c.dir, fmt.Sprintf("n%d", i))}
+		if n.address, err = freeAddress(); err != nil {
+			return err
+		}
+		if n.routeAddress, err = freeAddress(); err != nil {
+			return err
+		}
+		config := n.dir + ".conf"
+		n.member = &member{name: fmt.Sprintf("nats%d", i), logDir: c.Out, command: func(int) *exec.Cmd {
+			return exec.Command(c.NATS, "-c", config)
+		}}
+		c.nodes = append(c.nodes, n)
+	}
+	for i, n := range c.nodes {
+		for j, other := range c.nodes {
+			if i == j {
+				continue
+			}
+			if n.routes[j], err = newLink(fmt.Sprintf("%s-%s", n.name, other.name), other.routeAddress); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(n.dir+".conf", []byte(n.config()), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// config is a node's configuration. The durability is that of the profiles
+// balanced (one node) and cluster (three).
+func (n *node) config() string {
+	sync := `"1s"`
+	if len(n.routes) > 0 {
+		sync = "always"
+	}
+	text := fmt.Sprintf("server_name: %s\nlisten: %s\njetstream { store_dir: %q, sync_interval: %s }\n", n.name, n.address, n.dir, sync)
+	if len(n.routes) == 0 {
+		return text
+	}
+	var routes []string
+	for _, l := range n.routes {
+		routes = append(routes, "nats-route://"+l.address())
+	}
+	// Nobody is told the true address of anybody: all ways lead over a link.
+	return text + fmt.Sprintf("cluster { name: chaos, listen: %s, advertise: \"127.0.0.1:1\", no_advertise: true, routes: [%s] }\n",
+		n.routeAddress, strings.Join(routes, ", "))
+}
+
+func (c *cluster) layClients() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for i := range c.Schedulers {
+		g := &gateway{}
+		address, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		g.url = "http://" + address
+		if g.client, err = c.layClient(fmt.Sprintf("s%d", i)); err != nil {
+			return err
+		}
+		dir := filepath.Join(c.dir, g.name)
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "token"), []byte(token+"\n"), 0o600)); err != nil {
+			return err
+		}
+		g.command = func(int) *exec.Cmd {
+			return c.sandlot("scheduler", "--data-dir", dir, "--listen", address, "--nats", g.urls(),
+				"--replicas", fmt.Sprint(c.Nodes), "--log-level", "debug")
+		}
+		c.schedulers = append(c.schedulers, g)
+	}
+	for i := range c.Workers {
+		w, err := c.layClient(fmt.Sprintf("w%d", i))
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(c.dir, w.name)
+		w.command = func(life int) *exec.Cmd {
+			if c.Real {
+				return c.sandlot("worker", "--data-dir", dir, "--id", w.name, "--nats", w.urls(), "--slots", fmt.Sprint(c.Slots), "--drain", "3s", "--log-level", "debug")
+			}
+			settings, _ := json.Marshal(workerSettings{ // plain fields, always valid
+				ID: w.name, Process: fmt.Sprintf("%s.%d", w.name, life), URL: w.urls(), Dir: dir,
+				Journal: filepath.Join(c.Out, "executions.jsonl"), Slots: c.Slots, Replicas: c.Nodes, Drain: 3 * time.Second,
+			})
+			cmd := exec.Command(self)
+			cmd.Env = append(plainEnv(), workerRole+"="+string(settings))
+			return cmd
+		}
+		c.workers = append(c.workers, &w)
+	}
+	return nil
+}
+
+func (c *cluster) layClient(name string) (client, error) {
+	p := client{member: &member{name: name, logDir: c.Out}}
+	for _, n := range c.nodes {
+		l, err := newLink(name+"-"+n.name, n.address)
+		if err != nil {
+			return p, err
+		}
+		if err := sabotage(c, l, name); err != nil {
+			return p, err
+		}
+		p.links = append(p.links, l)
+	}
+	return p, nil
+}
+
+func (p *client) urls() string {
+	var all []string
+	for _, l := range p.links {
+		all = append(all, "nats://"+l.address())
+	}
+	return strings.Join(all, ",")
+}
+
+func (c *cluster) sandlot(args ...string) *exec.Cmd {
+	cmd := exec.Command(c.Sandlot, args...)
+	cmd.Env = append(plainEnv(), "SANDLOT_RUNTIME_DIR="+filepath.Dir(c.NATS))
+	return cmd
+}
+
+// plainEnv has nothing that would set up a role.
+func plainEnv() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
+}
+
+// links are all there are.
+func (c *cluster) links() []*link {
+	var all []*link
+	for _, n := range c.nodes {
+		for _, l := range n.routes {
+			all = append(all, l)
+		}
+	}
+	for _, g := range c.schedulers {
+		all = append(all, g.links...)
+	}
+	for _, w := range c.workers {
+		all = append(all, w.links...)
+	}
+	return all
+}
+
+// members are all processes, servers first.
+func (c *cluster) members() []*member {
+	var all []*member
+	for _, n := range c.nodes {
+		all = append(all, n.member)
+	}
+	for _, g := range c.schedulers {
+		all = append(all, g.member)
+	}
+	for _, w := range c.workers {
+		all = append(all, w.member)
+	}
+	return all
+}
+
+// start starts everything and waits until it works.
+func (c *cluster) start(ctx context.Context) error {
+	for _, l := range c.links() {
+		l.start()
+	}
+	for _, n := range c.nodes {
+		if err := n.start(); err != nil {
+			return err
+		}
+	}
+	if err := c.install(ctx); err != nil {
+		return err
+	}
+	for _, m := range c.members() {
+		if err := m.start(); err != nil {
+			return err
+		}
+	}
+	for _, g := range c.schedulers {
+		if err := g.ready(ctx, c.Workers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// install lays out the queue and names the image that all jobs run.
+func (c *cluster) install(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	q, err := queue.Open(ctx, queue.Config{URL: c.direct(), Name: "chaos-setup", Replicas: c.Nodes, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	defer q.Close()
+	img := image
+	img.CreatedAt = time.Now().UTC()
+	for {
+		err := q.SetImage(ctx, img)
+		if err == nil {
+			return nil
+		}
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return fmt.Errorf("install image: %w", err)
+		}
+	}
+}
+
+// direct is where the servers are, past all links.
+func (c *cluster) direct() string {
+	var all []string
+	for _, n := range c.nodes {
+		all = append(all, "nats://"+n.address)
+	}
+	return strings.Join(all, ",")
+}
+
+// ready waits until a scheduler serves and sees so many workers.
+func (g *gateway) ready(ctx context.Context, workers int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		var list struct {
+			Workers []json.RawMessage `json:"workers"`
+		}
+		err := g.get(ctx, "/v1/workers", &list)
+		if err == nil && len(list.Workers) >= workers {
+			return nil
+		}
+		if sleep(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("%s is not ready with %d workers: %d, %w", g.name, workers, len(list.Workers), err)
+		}
+	}
+}
+
+// get asks the API past all faults.
+func (g *gateway) get(ctx context.Context, path string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(answer.Body, 1000))
+		return &statusError{answer.StatusCode, string(body)}
+	}
+	return json.NewDecoder(answer.Body).Decode(into)
+}
+
+type statusError struct {
+	status int
+	body   string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.status, e.body) }
+
+// broken says which process ended by itself.
+func (c *cluster) broken() (all []check.Finding) {
+	for _, m := range c.members() {
+		if err := m.fault(); err != nil {
+			all = append(all, check.Finding{Rule: "processes live until they are ended", Text: err.Error()})
+		}
+	}
+	return all
+}
+
+// stop ends all processes, the servers last, and finds those that do not end
+// when they are asked to.
+func (c *cluster) stop() (found []check.Finding) {
+	members := c.members()
+	for i := len(members) - 1; i >= 0; i-- {
+		members[i].resume()
+		if members[i].stop(20 * time.Second) {
+			found = append(found, check.Finding{Rule: "processes end when asked to", Text: members[i].name + " had to be killed 20 s after SIGTERM"})
+		}
+	}
+	return found
+}
+
+// close ends whatever is left and removes the state.
+func (c *cluster) close() {
+	for _, m := range c.members() {
+		m.kill()
+	}
+	for _, l := range c.links() {
+		l.close()
+	}
+	_ = os.RemoveAll(c.dir)
+}
+
+// sleep waits, or says why it could not.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// limits are those of all jobs: small, so that memory is never what they wait
+// for.
+var limits = map[string]any{"memory": int64(16 * job.MiB), "disk": int64(job.MiB)}

@@ -1,0 +1,452 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sandlot-dev/sandlot/test/chaos/check"
+)
+
+// load is the clients of a run: they submit, look, cancel and remove, and
+// write down what they asked before they ask and what they were answered. They
+// speak HTTP themselves, so that nothing repeats a request behind their back.
+type load struct {
+	c    *cluster
+	o    *observer
+	http *http.Client
+	seed uint64
+	n    atomic.Int64
+
+	mu   sync.Mutex
+	file *os.File
+	asks map[int]*check.Ask
+	// accepted are jobs to look at, cancel or remove.
+	accepted []ticket
+	batches  []string
+}
+
+// ticket is a job that was accepted.
+type ticket struct {
+	id, key string
+	body    []byte
+	removed bool
+}
+
+// most is how many jobs may be under way before the clients hold back.
+const most = 500
+
+func newLoad(c *cluster, o *observer, seed uint64) (*load, error) {
+	file, err := os.Create(filepath.Join(c.Out, "asks.jsonl"))
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 32
+	return &load{
+		c: c, o: o, seed: seed, file: file, asks: map[int]*check.Ask{},
+		http: &http.Client{Transport: transport, Timeout: 6 * time.Second},
+	}, err
+}
+
+// program is what a job does, and the state that it leads to.
+type program struct {
+	name, script, fault, want string
+	wall                      int // milliseconds
+	often                     int // of all together
+}
+
+var programs = []program{
+	{name: "quick", script: "echo done", want: "succeeded", often: 46},
+	{name: "short", script: "sleep 0.2; echo done", want: "succeeded", often: 20},
+	{name: "slow", script: "sleep 2; echo done", want: "succeeded", often: 3},
+	{name: "long", script: "sleep 9; echo done", want: "succeeded", wall: 20_000, often: 1},
+	{name: "fails", script: "echo no; exit 3", want: "failed", often: 10},
+	{name: "dies", script: "kill -SEGV $$", want: "failed", often: 3},
+	{name: "endless", script: "sleep 50", want: "failed", wall: 300, often: 4},
+	{name: "chatty", script: "head -c 100000 /dev/zero; echo done", want: "succeeded", often: 3},
+	{name: "unlucky once", script: "echo done", fault: "run:1", want: "succeeded", often: 6},
+	{name: "unlucky twice", script: "sleep 0.1; echo done", fault: "prepare:2", want: "succeeded", often: 3},
+	{name: "hopeless", script: "crash", want: "dead", often: 1},
+}
+
+// draw takes a program by how often it should come.
+func draw(r *rand.Rand, real bool) program {
+	for {
+		n := r.IntN(100)
+		for _, p := range programs {
+			if n -= p.often; n < 0 {
+				if real && (p.fault != "" || p.want == "dead") {
+					break // nothing but a script can do it
+				}
+				return p
+			}
+		}
+	}
+}
+
+// body is a submit of the program. The label names the ask that it came from.
+func (p program) body(label, key, lineKey string) []byte {
+	limits := map[string]any{"memory": limits["memory"], "disk": limits["disk"]}
+	if p.wall > 0 {
+		limits["wall_ms"] = p.wall
+	}
+	body := map[string]any{
+		"image": image.Name, "command": []string{"sh", "-c", p.script}, "limits": limits,
+		"labels": map[string]string{check.LabelAsk: label},
+	}
+	if p.fault != "" {
+		body["env"] = map[string]string{envFault: p.fault}
+	}
+	if key != "" {
+		body["idempotency_key"] = key
+	}
+	if lineKey != "" {
+		body["key"] = lineKey
+	}
+	data, _ := json.Marshal(body) // plain values, always valid
+	return data
+}
+
+// run lets all clients work until ctx ends, and waits for them.
+func (l *load) run(ctx context.Context) {
+	var all sync.WaitGroup
+	for i := range 11 {
+		r := rand.New(rand.NewPCG(l.seed, uint64(i)+1))
+		client := [11]func(context.Context, *rand.Rand){
+			l.submitter, l.submitter, l.submitter, l.submitter, l.submitter, l.submitter,
+			l.batcher, l.batcher, l.reader, l.canceler, l.remover,
+		}[i]
+		all.Go(func() {
+			for ctx.Err() == nil {
+				client(ctx, r)
+				_ = sleep(ctx, time.Duration(5+r.IntN(45))*time.Millisecond)
+				for l.o.underWay() > most && sleep(ctx, 100*time.Millisecond) == nil {
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// anywhere is a scheduler.
+func (l *load) anywhere(r *rand.Rand) *gateway { return l.c.schedulers[r.IntN(len(l.c.schedulers))] }
+
+// asked writes down what is about to be asked.
+func (l *load) asked(a check.Ask) check.Ask {
+	a.N, a.Sent = int(l.n.Add(1)), time.Now()
+	l.write("ask", a)
+	return a
+}
+
+// answered writes down what came of it.
+func (l *load) answered(a check.Ask) { l.write("answer", a) }
+
+func (l *load) write(event string, a check.Ask) {
+	line, _ := json.Marshal(map[string]any{"event": event, "ask": a}) // always valid
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asks[a.N] = &a
+	_, _ = l.file.Write(append(line, '\n'))
+}
+
+// do sends a request and fills in what was answered.
+func (l *load) do(a check.Ask, to *gateway, method, path string, body []byte) check.Ask {
+	a.To = to.name
+	a = l.asked(a)
+	defer func() { l.answered(a) }()
+	req, err := http.NewRequest(method, to.url+path, bytes.NewReader(body))
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	req.GetBody = nil // never sent twice
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	answer, err := l.http.Do(req)
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	a.Got, a.Status = time.Now(), answer.StatusCode
+	var seen struct {
+		ID       string            `json:"id"`
+		State    string            `json:"state"`
+		Attempts []json.RawMessage `json:"attempts"`
+		Detail   string            `json:"detail"`
+	}
+	if len(data) > 0 {
+		if err := json.Unmarshal(data, &seen); err != nil {
+			a.Error = err.Error()
+		}
+	}
+	a.JobID, a.State, a.Attempt = seen.ID, seen.State, len(seen.Attempts)
+	if !a.OK() {
+		a.Error = seen.Detail
+	}
+	return a
+}
+
+// submitter submits one job: mostly with a key, and then again until it is
+// answered, sometimes once more, sometimes with another body.
+func (l *load) submitter(ctx context.Context, r *rand.Rand) {
+	p := draw(r, l.c.Real)
+	label := "a" + strconv.FormatInt(l.n.Add(1), 10)
+	keyed := r.IntN(10) < 7
+	key := ""
+	if keyed {
+		key = "key-" + label
+	}
+	body := p.body(label, key, "")
+	a := check.Ask{Kind: check.AskSubmit, Key: key, Body: label, Label: label, Want: p.want}
+	path := "/v1/jobs"
+	if r.IntN(12) == 0 {
+		path += "?wait=1s"
+	}
+	got := l.do(a, l.anywhere(r), http.MethodPost, path, body)
+	for keyed && !got.OK() && got.Status != http.StatusConflict {
+		if sleep(ctx, time.Duration(50+r.IntN(200))*time.Millisecond) != nil {
+			return
+		}
+		a.Again = true
+		got = l.do(a, l.anywhere(r), http.MethodPost, path, body)
+	}
+	if !got.OK() {
+		return
+	}
+	l.remember(ticket{id: got.JobID, key: key, body: body})
+	a.Again = true
+	if keyed && r.IntN(8) == 0 {
+		l.do(a, l.anywhere(r), http.MethodPost, path, body)
+	}
+	if keyed && r.IntN(12) == 0 {
+		other := p
+		other.script += "; echo other"
+		a.Body = label + "-other"
+		l.do(a, l.anywhere(r), http.MethodPost, path, other.body(label, key, ""))
+	}
+}
+
+func (l *load) remember(j ticket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accepted = append(l.accepted, j)
+}
+
+// some is one of the jobs that were accepted, mostly a young one.
+func (l *load) some(r *rand.Rand) (j ticket, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.accepted)
+	if n == 0 {
+		return ticket{}, false
+	}
+	i := r.IntN(n)
+	if r.IntN(2) == 0 {
+		i = n - 1 - r.IntN(min(n, 20))
+	}
+	return l.accepted[i], !l.accepted[i].removed
+}
+
+// reader looks at a job that is there, or at one that never was.
+func (l *load) reader(_ context.Context, r *rand.Rand) {
+	if r.IntN(10) == 0 {
+		id := fmt.Sprintf("00000000-0000-7000-8000-%012x", r.Uint64()>>16)
+		a := check.Ask{Kind: check.AskNothing, ID: id}
+		if r.IntN(2) == 0 {
+			l.do(a, l.anywhere(r), http.MethodPost, "/v1/jobs/"+id+"/cancel", nil)
+		} else {
+			l.do(a, l.anywhere(r), http.MethodGet, "/v1/jobs/"+id, nil)
+		}
+		return
+	}
+	if j, ok := l.some(r); ok {
+		path := "/v1/jobs/" + j.id
+		if r.IntN(5) == 0 {
+			path += "?wait=500ms"
+		}
+		l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.anywhere(r), http.MethodGet, path, nil)
+	}
+}
+
+// canceler cancels a job, whatever it is doing.
+func (l *load) canceler(ctx context.Context, r *rand.Rand) {
+	if j, ok := l.some(r); ok {
+		l.do(check.Ask{Kind: check.AskCancel, ID: j.id}, l.anywhere(r), http.MethodPost, "/v1/jobs/"+j.id+"/cancel", nil)
+	}
+	_ = sleep(ctx, 100*time.Millisecond)
+}
+
+// remover forgets a job that has ended.
+func (l *load) remover(ctx context.Context, r *rand.Rand) {
+	defer func() { _ = sleep(ctx, 300*time.Millisecond) }()
+	j, ok := l.some(r)
+	if !ok {
+		return
+	}
+	got := l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.anywhere(r), http.MethodGet, "/v1/jobs/"+j.id, nil)
+	if !ended[got.State] || !got.OK() {
+		return
+	}
+	l.mu.Lock()
+	for i := range l.accepted {
+		if l.accepted[i].id == j.id {
+			l.accepted[i].removed = true
+		}
+	}
+	l.mu.Unlock()
+	l.do(check.Ask{Kind: check.AskRemove, ID: j.id}, l.anywhere(r), http.MethodDelete, "/v1/jobs/"+j.id, nil)
+}
+
+// batcher submits some lines under one name, and those again that were not
+// answered.
+func (l *load) batcher(ctx context.Context, r *rand.Rand) {
+	defer func() { _ = sleep(ctx, time.Duration(500+r.IntN(1000))*time.Millisecond) }()
+	batch := fmt.Sprintf("b%d-%d", l.seed, l.n.Add(1))
+	l.mu.Lock()
+	l.batches = append(l.batches, batch)
+	l.mu.Unlock()
+	var lines []check.Ask
+	bodies := map[string][]byte{}
+	for i := range 10 + r.IntN(90) {
+		p := draw(r, l.c.Real)
+		key := "k" + strconv.Itoa(i)
+		label := batch + "/" + key
+		bodies[key] = p.body(label, "", key)
+		lines = append(lines, check.Ask{Kind: check.AskLine, Batch: batch, Key: key, Body: label, Label: label, Want: p.want})
+	}
+	for len(lines) > 0 {
+		lines = l.submitLines(batch, lines, bodies, l.anywhere(r))
+		if len(lines) > 0 && sleep(ctx, time.Duration(100+r.IntN(300))*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+// submitLines sends lines and returns those that are to be sent again.
+func (l *load) submitLines(batch string, lines []check.Ask, bodies map[string][]byte, to *gateway) (left []check.Ask) {
+	var body bytes.Buffer
+	asked := make([]check.Ask, len(lines))
+	for i, a := range lines {
+		a.To = to.name
+		asked[i] = l.asked(a)
+		body.Write(bodies[a.Key])
+		body.WriteByte('\n')
+	}
+	done := 0
+	defer func() {
+		for i, a := range asked[done:] {
+			if a.Error == "" {
+				a.Error = "no answer"
+			}
+			l.answered(a)
+			again := lines[done+i]
+			again.Again = true
+			left = append(left, again)
+		}
+	}()
+	req, err := http.NewRequest(http.MethodPost, to.url+"/v1/jobs?batch="+url.QueryEscape(batch), &body)
+	if err != nil {
+		return
+	}
+	req.GetBody = nil
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	answer, err := l.http.Do(req)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		if err == nil {
+			answer.Body.Close()
+		}
+		return
+	}
+	defer answer.Body.Close()
+	for in := bufio.NewScanner(answer.Body); done < len(asked) && in.Scan(); {
+		var said struct {
+			Line  int    `json:"line"`
+			Key   string `json:"key"`
+			ID    string `json:"id"`
+			State string `json:"state"`
+			Error *struct {
+				Status int    `json:"status"`
+				Detail string `json:"detail"`
+			} `json:"error"`
+		}
+		if len(strings.TrimSpace(in.Text())) == 0 {
+			continue
+		}
+		a := asked[done]
+		if json.Unmarshal(in.Bytes(), &said) != nil || said.Key != a.Key {
+			return
+		}
+		if said.Error != nil {
+			a.Status, a.Error = said.Error.Status, said.Error.Detail
+			asked[done] = a
+			if a.Status/100 == 5 || a.Status == http.StatusTooManyRequests {
+				return // this one and those after it again
+			}
+			a.Got = time.Now()
+			l.answered(a)
+			done++
+			continue
+		}
+		a.Got, a.Status, a.JobID, a.State = time.Now(), http.StatusOK, said.ID, said.State
+		l.answered(a)
+		l.remember(ticket{id: said.ID})
+		done++
+	}
+	return
+}
+
+// lastLook asks for every job that was accepted, and for one that never was.
+func (l *load) lastLook(ctx context.Context) {
+	l.mu.Lock()
+	jobs := append([]ticket(nil), l.accepted...)
+	l.mu.Unlock()
+	var all sync.WaitGroup
+	next := make(chan ticket)
+	for i := range 8 {
+		all.Go(func() {
+			for j := range next {
+				l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.c.schedulers[i%len(l.c.schedulers)], http.MethodGet, "/v1/jobs/"+j.id, nil)
+			}
+		})
+	}
+	for _, j := range jobs {
+		if !j.removed && ctx.Err() == nil {
+			next <- j
+		}
+	}
+	close(next)
+	all.Wait()
+}
+
+// history is what the clients wrote down.
+func (l *load) history(h *check.History) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.asks {
+		h.Asks = append(h.Asks, *a)
+	}
+}
+
+func (l *load) close() {
+	_ = l.file.Sync()
+	_ = l.file.Close()
+	l.http.CloseIdleConnections()
+}
