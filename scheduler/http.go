@@ -185,6 +185,8 @@ func (s *Scheduler) problemOf(r *http.Request, err error) *api.Problem {
 		return api.NewProblem(http.StatusConflict, api.TypeConflict, "the key belongs to a job with another body; send the same body again, or choose another key")
 	case errors.Is(err, job.ErrNotFinal):
 		return api.NewProblem(http.StatusConflict, api.TypeNotFinal, "the job has not ended yet; cancel it first, or wait for its end")
+	case errors.Is(err, job.ErrSchema):
+		return api.NewProblem(http.StatusNotImplemented, api.TypeSchema, "it was stored by a later release of Sandlot, which this scheduler cannot read and leaves as it is; use a scheduler of that release")
 	case errors.As(err, &full):
 		return busy(http.StatusTooManyRequests, api.TypeFull, full.RetryAfter, "%s", full.What)
 	case errors.Is(err, job.ErrFull):

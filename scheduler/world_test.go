@@ -44,12 +44,18 @@ type world struct {
 // scheduler's configuration.
 func newWorld(t testing.TB, change func(*scheduler.Config)) *world {
 	t.Helper()
+	return newWorldIn(t, t.TempDir(), change)
+}
+
+// newWorldIn starts one on a store that may have something in it.
+func newWorldIn(t testing.TB, dir string, change func(*scheduler.Config)) *world {
+	t.Helper()
 	w := &world{t: t, change: change, log: testLogger(t)}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	w.ctx = ctx
 	var err error
-	w.server, err = queue.StartServer(queue.ServerConfig{Dir: t.TempDir(), Profile: queue.Fast, Logger: w.log})
+	w.server, err = queue.StartServer(queue.ServerConfig{Dir: dir, Profile: queue.Fast, Logger: w.log})
 	must(t, err)
 	t.Cleanup(w.server.Close)
 	w.queue, err = queue.Open(ctx, queue.Config{Server: w.server, Name: "test", Logger: w.log})

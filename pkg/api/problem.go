@@ -45,6 +45,7 @@ const (
 	TypeForbidden    = "urn:sandlot:forbidden"
 	TypeNotFound     = "urn:sandlot:not-found"
 	TypeMethod       = "urn:sandlot:method"
+	TypeSchema       = "urn:sandlot:schema"
 	TypeConflict     = "urn:sandlot:conflict"
 	TypeNotFinal     = "urn:sandlot:not-final"
 	TypeFull         = "urn:sandlot:full"

@@ -15,6 +15,8 @@ var (
 	ErrFull = errors.New("queue is full")
 	// ErrLostClaim: somebody else may run the job; say nothing more of it.
 	ErrLostClaim = errors.New("claim is lost")
+	// ErrSchema: a later release wrote it; this one leaves it as it is.
+	ErrSchema = errors.New("written by a release that this one cannot read")
 	// ErrImage: the image cannot be had or is broken.
 	ErrImage = errors.New("image fault")
 )

@@ -1,6 +1,9 @@
 package job
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Result is everything that is known of a job that has ended.
 type Result struct {
@@ -102,8 +105,21 @@ type Span struct {
 // tenants.
 const DefaultTenant = "default"
 
-// Schema is the version of Record that this code writes. It reads this one.
-const Schema = 1
+// Schema is the version of what this release writes: records, hints, worker
+// keys, settings. It reads all from OldestSchema on; what it has read it
+// writes as its own at the next change.
+const (
+	Schema       = 2
+	OldestSchema = 1
+)
+
+// CheckSchema refuses with ErrSchema what this release cannot read.
+func CheckSchema(version int) error {
+	if version < OldestSchema || version > Schema {
+		return fmt.Errorf("schema %d is not one of %d to %d: %w", version, OldestSchema, Schema, ErrSchema)
+	}
+	return nil
+}
 
 // Record is all that is known of a job. One is stored per job; each change of
 // state replaces it by compare-and-set. It is the truth: messages are hints.

@@ -3,9 +3,12 @@ package queue
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
 // GiveHint gives a job's hint whatever its state.
@@ -165,4 +168,26 @@ func MaxBytes(q *Queue, ctx context.Context, stream string) int64 {
 func CountTimers(q *Queue, ctx context.Context) (int, error) {
 	names, _, err := q.subjects(ctx, delayStream, "sched.>", 0)
 	return len(names), err
+}
+
+// OfLaterRelease makes a record look like one that a later release wrote.
+func OfLaterRelease(q *Queue, ctx context.Context, tenant, id string) error {
+	subject := recordSubject(q.shard(id), tenant, id)
+	m, err := q.lastAtLeader(ctx, recordStream(q.shard(id)), subject)
+	if err != nil {
+		return err
+	}
+	msg := q.message(subject)
+	msg.Data = m.data
+	msg.Header.Set(headerSchema, strconv.Itoa(job.Schema+1))
+	msg.Header.Set(headerState, m.header.Get(headerState))
+	msg.Header.Set(headerSummary, m.header.Get(headerSummary))
+	_, err = q.publish(ctx, msg)
+	return err
+}
+
+// RawRecord is the stored bytes of a record.
+func RawRecord(q *Queue, ctx context.Context, tenant, id string) ([]byte, error) {
+	m, err := q.lastAtLeader(ctx, recordStream(q.shard(id)), recordSubject(q.shard(id), tenant, id))
+	return m.data, err
 }

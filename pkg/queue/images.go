@@ -58,8 +58,8 @@ func decodeImage(data []byte) (Image, error) {
 	if err := json.Unmarshal(data, &img); err != nil {
 		return Image{}, fmt.Errorf("decode image: %w", err)
 	}
-	if img.Schema != job.Schema {
-		return Image{}, fmt.Errorf("image %s: schema %d is not %d: written by another release", img.Name, img.Schema, job.Schema)
+	if err := job.CheckSchema(img.Schema); err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", img.Name, err)
 	}
 	return img, nil
 }

@@ -150,10 +150,11 @@ func (q *Queue) hint(subject string, sum Summary) *nats.Msg {
 
 // checkSchema refuses what a later release wrote.
 func checkSchema(h nats.Header) error {
-	if v := h.Get(headerSchema); v != strconv.Itoa(job.Schema) {
-		return fmt.Errorf("schema %q is not %d: written by another release", v, job.Schema)
+	v, err := strconv.Atoi(h.Get(headerSchema))
+	if err != nil {
+		return fmt.Errorf("schema %q: %w", h.Get(headerSchema), job.ErrSchema)
 	}
-	return nil
+	return job.CheckSchema(v)
 }
 
 // decode reads a record; job.ErrNotFound for what is left of a removed one.

@@ -15,15 +15,20 @@ import (
 // time; the first error of fn ends it. What changes meanwhile may be seen
 // twice or as it was.
 func (q *Queue) Records(ctx context.Context, fn func(Summary) error) error {
+	return q.records(ctx, func(m message) error {
+		if c, ok := q.change(m); ok && !c.Removed {
+			return fn(c.Summary)
+		}
+		return nil
+	})
+}
+
+// records calls fn for the headers of everything in the record streams.
+func (q *Queue) records(ctx context.Context, fn func(message) error) error {
 	for s := range q.layout.shards {
 		err := q.tail(ctx, tail{
 			stream: recordStream(s), filter: "r.>", headersOnly: true,
-			each: func(m message) error {
-				if c, ok := q.change(m); ok && !c.Removed {
-					return fn(c.Summary)
-				}
-				return nil
-			},
+			each:     fn,
 			caughtUp: func() error { return errTailDone },
 		})
 		if err != nil {
@@ -170,10 +175,18 @@ func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, er
 		}
 	}
 	// The records are read after the objects: one that is missing now is gone.
-	err = q.Records(ctx, func(s Summary) error {
-		delete(old[Outputs], s.ID)
-		if !s.State.Final() {
-			delete(old[Inputs], s.ID)
+	err = q.records(ctx, func(m message) error {
+		c, ok := q.change(m)
+		switch {
+		case !ok: // whatever it is, its objects are not ours to remove
+			id := m.subject[strings.LastIndex(m.subject, ".")+1:]
+			delete(old[Outputs], id)
+			delete(old[Inputs], id)
+		case !c.Removed:
+			delete(old[Outputs], c.ID)
+			if !c.State.Final() {
+				delete(old[Inputs], c.ID)
+			}
 		}
 		return nil
 	})

@@ -182,6 +182,7 @@ func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Releas
 	msgs := make([]*nats.Msg, len(heads))
 	for i, head := range heads {
 		if sum, ok := records[head.header.Get(headerJob)]; ok && wanted(sum, now) {
+			sum.Queue = lane.Queue // all that is known of a record of a later release
 			msgs[i] = q.released(sum, head, now)
 		}
 	}
@@ -309,13 +310,10 @@ func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string,
 	}
 	seen := map[string]bool{}
 	for _, m := range page {
-		sum, err := decodeSummary(m.header)
-		if err == nil {
-			found[sum.ID] = sum
-		}
+		sum, ok := q.note(m, found)
 		// A replica that lags may show a job in hand that waits by now: its
 		// hint must not be dropped for that.
-		seen[m.subject] = !q.layout.replicated() || err != nil || sum.State.Final() || wanted(sum, time.Now())
+		seen[m.subject] = !q.layout.replicated() || !ok || sum.State.Final() || wanted(sum, time.Now())
 	}
 	for _, subject := range subjects { // the others are asked for again at the leader
 		if seen[subject] {
@@ -328,9 +326,22 @@ func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string,
 		if err != nil {
 			return err
 		}
-		if sum, err := decodeSummary(m.header); err == nil {
-			found[sum.ID] = sum
-		}
+		q.note(m, found)
 	}
 	return nil
+}
+
+// note adds the summary of a record to those that were found. A record of a
+// later release counts as one that waits: there may be a worker that can read
+// it, and its hint must not be lost because we cannot.
+func (q *Queue) note(m message, found map[string]Summary) (Summary, bool) {
+	sum, err := decodeSummary(m.header)
+	if errors.Is(err, job.ErrSchema) && !gone(m.header) {
+		parts := strings.Split(m.subject, ".") // r.<shard>.<tenant>.<job>
+		sum, err = Summary{ID: parts[3], Tenant: parts[2], Pool: q.cfg.Pool, Class: q.cfg.Class, State: job.Queued}, nil
+	}
+	if err == nil {
+		found[sum.ID] = sum
+	}
+	return sum, err == nil
 }

@@ -19,7 +19,7 @@ import (
 const workerTTL = 10 * time.Second
 
 // Workers lists the workers of all pools that live, unfit ones included, in
-// the order of their IDs.
+// the order of their IDs. Those of a later release are left out.
 func (q *Queue) Workers(ctx context.Context) ([]Worker, error) {
 	latest := map[string]message{}
 	err := q.scan(ctx, workerStream, "$KV."+workerBucket+".>", func(m message) { latest[m.subject] = m })
@@ -32,6 +32,9 @@ func (q *Queue) Workers(ctx context.Context) ([]Worker, error) {
 			continue
 		}
 		w, err := decodeWorker(m)
+		if errors.Is(err, job.ErrSchema) {
+			continue // of a later release, which looks after it
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list workers: %w", err)
 		}
@@ -46,8 +49,8 @@ func decodeWorker(m message) (Worker, error) {
 	if err := json.Unmarshal(m.data, &w); err != nil {
 		return w, fmt.Errorf("worker %s: %w", m.subject, err)
 	}
-	if w.Schema != job.Schema {
-		return w, fmt.Errorf("worker %s: schema %d is not %d: of another release", m.subject, w.Schema, job.Schema)
+	if err := job.CheckSchema(w.Schema); err != nil {
+		return w, fmt.Errorf("worker %s: %w", m.subject, err)
 	}
 	w.SeenAt = m.at
 	return w, nil
