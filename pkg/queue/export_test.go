@@ -34,7 +34,7 @@ func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
 		}
 		for _, h := range heads {
 			s := Summary{ID: h.header.Get(headerJob), Tenant: h.header.Get(headerTenant), Queue: lane.Queue}
-			msg := q.released(s, h, h.at)
+			msg := q.released(known{Summary: s}, h, h.at)
 			l.mu.Lock()
 			l.fence(msg)
 			_, err := q.publish(ctx, msg)
@@ -62,7 +62,7 @@ func ReleaseUncut(q *Queue, ctx context.Context, l *Lease) error {
 		if err != nil {
 			return err
 		}
-		records, err := q.summaries(ctx, heads)
+		records, err := q.recordsOf(ctx, heads)
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,8 @@ const (
 	headerTenant   = "Sandlot-Tenant"
 	headerReleased = "Sandlot-Released-At"
 	headerTrace    = "traceparent"
+	// headerRecord is the sequence of the record that a hint carries.
+	headerRecord = "Sandlot-Record"
 	// headerSize is set by the server where it leaves out a body.
 	headerSize = "Nats-Msg-Size"
 

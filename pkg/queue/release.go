@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,16 +173,16 @@ func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Releas
 	if len(heads) == 0 {
 		return Released{}, nil
 	}
-	records, err := q.summaries(ctx, heads)
+	records, err := q.recordsOf(ctx, heads)
 	if err != nil {
 		return Released{}, fmt.Errorf("release: %w", err)
 	}
 	now := time.Now().UTC()
 	msgs := make([]*nats.Msg, len(heads))
 	for i, head := range heads {
-		if sum, ok := records[head.header.Get(headerJob)]; ok && wanted(sum, now) {
-			sum.Queue = lane.Queue // all that is known of a record of a later release
-			msgs[i] = q.released(sum, head, now)
+		if rec, ok := records[head.header.Get(headerJob)]; ok && wanted(rec.Summary, now) {
+			rec.Queue = lane.Queue // all that is known of a record of a later release
+			msgs[i] = q.released(rec, head, now)
 		}
 	}
 	return q.move(ctx, l, lane, heads, msgs)
@@ -213,9 +212,14 @@ func wanted(s Summary, now time.Time) bool {
 
 // released is a hint as it goes to READY. Its Msg-Id names the hint that it
 // was made from, so that releasing the same one twice is told apart from a
-// new hint for the same attempt.
-func (q *Queue) released(s Summary, head message, now time.Time) *nats.Msg {
-	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, s.Tenant, s.Queue, imageToken(s.Image.Digest)), s)
+// new hint for the same attempt. It carries the record along where that is
+// small, so that who takes it need not read it.
+func (q *Queue) released(s known, head message, now time.Time) *nats.Msg {
+	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, s.Tenant, s.Queue, imageToken(s.Image.Digest)), s.Summary)
+	if len(s.body) > 0 && len(s.body) <= maxCarried {
+		msg.Data = s.body
+		msg.Header.Set(headerRecord, strconv.FormatUint(s.seq, 10))
+	}
 	msg.Header.Set(headerReleased, now.Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.MsgIDHeader, s.ID+"."+strconv.Itoa(s.Attempt+1)+"."+strconv.FormatUint(head.seq, 10))
 	return msg
@@ -277,25 +281,32 @@ func (q *Queue) cutLane(ctx context.Context, lane Lane, seq uint64) error {
 	return nil
 }
 
-// summaries reads the records that hints speak of, by job. Those that are
+// known is a record as the release knows it.
+type known struct {
+	Summary
+	body []byte // as it is stored
+	seq  uint64
+}
+
+// maxCarried is how large a record may be that its hint carries.
+const maxCarried = 8 << 10
+
+// recordsOf reads the records that hints speak of, by job. Those that are
 // gone are missing.
-func (q *Queue) summaries(ctx context.Context, hints []message) (map[string]Summary, error) {
-	subjects := map[int]map[string]bool{}
+func (q *Queue) recordsOf(ctx context.Context, hints []message) (map[string]known, error) {
+	subjects := make([][]string, q.layout.shards)
 	for _, h := range hints {
 		tenant, id := h.header.Get(headerTenant), h.header.Get(headerJob)
-		if checkToken(tenant) != nil || checkToken(id) != nil {
-			continue
+		if checkToken(tenant) == nil && checkToken(id) == nil {
+			s := q.shard(id)
+			subjects[s] = append(subjects[s], recordSubject(s, tenant, id))
 		}
-		s := q.shard(id)
-		if subjects[s] == nil {
-			subjects[s] = map[string]bool{}
-		}
-		subjects[s][recordSubject(s, tenant, id)] = true
 	}
-	found := map[string]Summary{}
+	found := make(map[string]known, len(hints))
 	for shard, names := range subjects {
-		for some := range slices.Chunk(slices.Collect(maps.Keys(names)), 64) {
-			if err := q.someSummaries(ctx, shard, some, found); err != nil {
+		slices.Sort(names)
+		for some := range slices.Chunk(slices.Compact(names), 64) {
+			if err := q.someRecords(ctx, shard, some, found); err != nil {
 				return nil, err
 			}
 		}
@@ -303,12 +314,12 @@ func (q *Queue) summaries(ctx context.Context, hints []message) (map[string]Summ
 	return found, nil
 }
 
-func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string, found map[string]Summary) error {
+func (q *Queue) someRecords(ctx context.Context, shard int, subjects []string, found map[string]known) error {
 	page, _, err := q.batch(ctx, recordStream(shard), batchRequest{MultiLast: subjects})
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	seen := make(map[string]bool, len(page))
 	for _, m := range page {
 		sum, ok := q.note(m, found)
 		// A replica that lags may show a job in hand that waits by now: its
@@ -331,17 +342,22 @@ func (q *Queue) someSummaries(ctx context.Context, shard int, subjects []string,
 	return nil
 }
 
-// note adds the summary of a record to those that were found. A record of a
-// later release counts as one that waits: there may be a worker that can read
-// it, and its hint must not be lost because we cannot.
-func (q *Queue) note(m message, found map[string]Summary) (Summary, bool) {
+// note adds a record to those that were found. A record of a later release
+// counts as one that waits: there may be a worker that can read it, and its
+// hint must not be lost because we cannot. Only a record of our own schema is
+// carried along by its hint, whose schema it then shares.
+func (q *Queue) note(m message, found map[string]known) (Summary, bool) {
 	sum, err := decodeSummary(m.header)
-	if errors.Is(err, job.ErrSchema) && !gone(m.header) {
+	rec := known{Summary: sum}
+	switch {
+	case errors.Is(err, job.ErrSchema) && !gone(m.header):
 		parts := strings.Split(m.subject, ".") // r.<shard>.<tenant>.<job>
-		sum, err = Summary{ID: parts[3], Tenant: parts[2], Pool: q.cfg.Pool, Class: q.cfg.Class, State: job.Queued}, nil
+		rec.Summary = Summary{ID: parts[3], Tenant: parts[2], Pool: q.cfg.Pool, Class: q.cfg.Class, State: job.Queued}
+	case err != nil:
+		return sum, false
+	case m.header.Get(headerSchema) == strconv.Itoa(job.Schema):
+		rec.body, rec.seq = m.data, m.seq
 	}
-	if err == nil {
-		found[sum.ID] = sum
-	}
-	return sum, err == nil
+	found[rec.ID] = rec
+	return rec.Summary, true
 }

@@ -96,6 +96,10 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 	if err := checkSchema(m.Header); err != nil {
 		return false, err
 	}
+	if s, ok := carried(m); ok && s.Tenant == tenant && s.ID == id {
+		d.Record, d.read = s.Record, s
+		return true, nil
+	}
 	for latest := false; ; {
 		read := q.read
 		if latest {
@@ -140,6 +144,25 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 			latest = true
 		}
 	}
+}
+
+// carried is the record of a hint as it was when it was released, if that
+// allows to claim it and the hint comes for the first time. One that has
+// changed since then refuses the claim, and the hint comes again.
+func carried(m *nats.Msg) (stored, bool) {
+	seq, err := strconv.ParseUint(m.Header.Get(headerRecord), 10, 64)
+	if err != nil {
+		return stored{}, false
+	}
+	if meta, err := m.Metadata(); err != nil || meta.NumDelivered > 1 {
+		return stored{}, false
+	}
+	s, err := decode(m.Header, m.Data, seq)
+	if err != nil {
+		return stored{}, false
+	}
+	what, err := advise(s.summary(), time.Now(), func() (bool, error) { return true, nil })
+	return s, err == nil && what == adviceClaim
 }
 
 // heldFor is holds, from the point of view of one worker: what it does not

@@ -274,3 +274,29 @@ func TestTakeThatIsStoppedLosesNoHint(t *testing.T) {
 	wg.Wait()
 	s.depth(0, n)
 }
+
+func TestHintThatCarriesAnOldRecordIsLookedAtAgain(t *testing.T) {
+	s := stage(t)
+	accept(t, s.q, spec("one"))
+	releaseAll(t, s.q, s.lease)
+	if err := queue.GiveHint(s.q, within(t), "default", "one", "again"); err != nil {
+		t.Fatal(err)
+	}
+	releaseAll(t, s.q, s.lease) // both were released while the job was queued
+	c := claim(t, s.q, s.worker)
+	old := take(t, s.q, s.worker)
+	if old.Record.State != job.Queued {
+		t.Fatalf("the hint says that the job is %s", old.Record.State)
+	}
+	if err := s.q.Retry(within(t), c, job.Attempt{Outcome: job.Fault}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.q.Claim(within(t), s.worker, old); !errors.Is(err, job.ErrStale) {
+		t.Fatalf("claimed what had changed: %v", err)
+	}
+	d := take(t, s.q, s.worker)
+	again, err := s.q.Claim(within(t), s.worker, d)
+	if err != nil || d.Record.State != job.Retrying || again.Record.Attempt != 2 {
+		t.Fatalf("%s, %v", d.Record.State, err)
+	}
+}
