@@ -96,8 +96,17 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
 		IdempotencyKey: in.IdempotencyKey, Batch: from.Batch, Key: in.Key,
 		NotBefore: spec.NotBefore,
-		Retention: s.Retention, TraceParent: telemetry.TraceParent(ctx),
+		Retention: s.retention(tenantOf(ctx)), TraceParent: telemetry.TraceParent(ctx),
 	}, nil
+}
+
+// retention is how long the results of a tenant are kept: fixed when a job is
+// accepted, so that a later setting does not reach back.
+func (s *Scheduler) retention(tenant string) time.Duration {
+	if set, _ := s.settings.tenant(tenant); set.Retention > 0 {
+		return set.Retention.Duration()
+	}
+	return s.Retention
 }
 
 // possible is the digest to run, if the job can be run at all. A submit that

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -214,6 +215,50 @@ func eventually(t *testing.T, w *world, what string, ok func() bool) {
 		case <-w.ctx.Done():
 			t.Fatalf("waited in vain: %s", what)
 		case <-tick.C:
+		}
+	}
+}
+
+// TestATenantsRetentionRulesItsResults: how long a result is kept is the
+// tenant's setting at the time of the accept, and what is over goes with all
+// that belonged to it.
+func TestATenantsRetentionRulesItsResults(t *testing.T) {
+	w := newWorld(t, nil)
+	brief := w.tenant("brief", job.Share{})
+	_, err := w.client.SetTenant(w.ctx, "brief", api.TenantSettings{Retention: 1000})
+	must(t, err)
+	usual := w.tenant("usual", job.Share{})
+	w.work(1, func(r job.Record) (job.State, *job.Result) {
+		out, err := w.queue.Put(w.ctx, queue.Outputs, r.ID+"/stdout", strings.NewReader("out"))
+		must(t, err)
+		return job.Succeeded, &job.Result{Verdict: job.Verdict{Reason: job.Exited}, Steps: []job.StepResult{{Name: "run", Stdout: job.Output{Ref: out.Name}}}}
+	})
+	short, err := brief.Submit(w.ctx, echo("x"), 20*time.Second)
+	must(t, err)
+	long, err := usual.Submit(w.ctx, echo("x"), 20*time.Second)
+	must(t, err)
+	if kept := short.ExpiresAt.Sub(short.UpdatedAt); kept != time.Second {
+		t.Errorf("the brief tenant's result is kept for %s", kept)
+	}
+	if kept := long.ExpiresAt.Sub(long.UpdatedAt); kept != 24*time.Hour {
+		t.Errorf("the usual tenant's result is kept for %s", kept)
+	}
+	w.until("the result is gone", func() bool {
+		_, err := brief.Get(w.ctx, short.ID)
+		return err != nil && problem(t, err).Status == http.StatusNotFound
+	})
+	_, err = w.queue.Orphans(w.ctx, 0)
+	must(t, err)
+	if _, err := w.queue.Stat(w.ctx, queue.Outputs, short.ID+"/stdout"); !errors.Is(err, job.ErrNotFound) {
+		t.Errorf("its output: %v", err)
+	}
+	if _, err := w.queue.Stat(w.ctx, queue.Outputs, long.ID+"/stdout"); err != nil {
+		t.Errorf("the other's output: %v", err)
+	}
+	for _, ms := range []job.Millis{1, 11 * 365 * 24 * 3600 * 1000} {
+		_, err := w.client.SetTenant(w.ctx, "brief", api.TenantSettings{Retention: ms})
+		if p := problem(t, err); p.Status != http.StatusUnprocessableEntity || p.Errors[0].Location != "retention_ms" {
+			t.Errorf("retention of %d ms: %v", ms, p)
 		}
 	}
 }
