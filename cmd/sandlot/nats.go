@@ -15,8 +15,12 @@ type natsConfig struct {
 	// TokenFile holds the token that the server asks for, Creds is a
 	// credentials file; both are optional.
 	TokenFile, Creds string
-	// Replicas of each stream that is created.
+	// Replicas of each stream; 0 for what the durability needs.
 	Replicas int
+	// Durability is what a loss of power may take; empty for what is
+	// installed. Change has what is installed changed to it.
+	Durability string
+	Change     bool
 	// Listen is where an embedded server listens; only of `up`.
 	Listen string
 }
@@ -26,6 +30,13 @@ func (c *natsConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TokenFile, "nats-token-file", c.TokenFile, "file with the token of the NATS server")
 	f.StringVar(&c.Creds, "nats-creds", c.Creds, "credentials file for the NATS server")
 	withEnv(f, "nats", "nats-token-file", "nats-creds")
+}
+
+// durabilityFlags are for the roles that make the streams.
+func (c *natsConfig) durabilityFlags(f *pflag.FlagSet, usage string) {
+	f.StringVar(&c.Durability, "durability", c.Durability, usage)
+	f.BoolVar(&c.Change, "change-durability", false, "change what is installed to --durability; no worker may run meanwhile")
+	withEnv(f, "durability")
 }
 
 func (c *natsConfig) wrong() problems {

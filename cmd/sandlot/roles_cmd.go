@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
 // schedulerRole is how `sandlot scheduler` is set up.
@@ -20,17 +22,19 @@ type schedulerRole struct {
 func (c *schedulerRole) wrong() problems {
 	p := append(c.Scheduler.wrong(), c.NATS.wrong()...)
 	switch c.NATS.Replicas {
-	case 1, 3, 5:
+	case 0, 1, 3, 5:
 	default:
 		p.addf("--replicas %d: write 1, 3 or 5", c.NATS.Replicas)
 	}
+	p.check(c.NATS.Durability == "" || queue.Profile(c.NATS.Durability).Valid(),
+		"--durability %q: write fast, balanced, strict or cluster", c.NATS.Durability)
 	return append(p, c.Log.wrong()...)
 }
 
 func (a *app) schedulerCmd() *cobra.Command {
 	c := schedulerRole{
 		Scheduler: defaultScheduler(),
-		NATS:      natsConfig{URL: "nats://127.0.0.1:4222", Replicas: 1},
+		NATS:      natsConfig{URL: "nats://127.0.0.1:4222"},
 		Log:       logConfig{Level: "info", Format: "text"},
 	}
 	cmd := &cobra.Command{
@@ -55,7 +59,8 @@ state is in NATS; --data-dir holds only the address and the token for clients.`,
 	f := cmd.Flags()
 	c.Scheduler.flags(f)
 	c.NATS.flags(f)
-	f.IntVar(&c.NATS.Replicas, "replicas", c.NATS.Replicas, "copies of each stream in a NATS cluster: 1, 3 or 5")
+	f.IntVar(&c.NATS.Replicas, "replicas", c.NATS.Replicas, "copies of each stream in a NATS cluster: 1, 3 or 5 (default: what --durability needs)")
+	c.NATS.durabilityFlags(f, "what a loss of power may take, as the NATS server is set up: fast (2 min), balanced (1 s), strict or cluster (nothing)")
 	withEnv(f, "replicas")
 	c.Log.flags(f)
 	printConfigFlag(f)

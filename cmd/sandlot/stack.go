@@ -34,7 +34,6 @@ type stack struct {
 	scheduler schedulerConfig
 	worker    workerConfig
 	nats      natsConfig
-	profile   queue.Profile // of an embedded NATS
 	log       *slog.Logger
 
 	// What the steps have made.
@@ -60,8 +59,7 @@ func (a *app) startUp(ctx context.Context, c upConfig) (*stack, error) {
 		return nil, err
 	}
 	s := newStack(ctx, log, c.DataDir)
-	s.scheduler, s.worker, s.nats = c.Scheduler, c.Worker, natsConfig{Listen: c.NATSListen}
-	s.profile = queue.Profile(c.Profile)
+	s.scheduler, s.worker, s.nats = c.Scheduler, c.Worker, c.NATS
 	return s, s.start(
 		step{"data directory", s.openDir},
 		step{"queue server", s.startNATS},
@@ -186,7 +184,7 @@ func (s *stack) openDir(ctx context.Context) error {
 func (s *stack) startNATS(context.Context) (err error) {
 	config := queue.ServerConfig{
 		Dir: filepath.Join(s.dir, "nats"), Listen: s.nats.Listen,
-		Profile: s.profile, Logger: s.log,
+		Profile: queue.Profile(s.nats.Durability), Logger: s.log,
 	}
 	if config.Listen != "" {
 		if config.Token, err = ensureToken(filepath.Join(s.dir, "nats-token")); err != nil {
@@ -208,6 +206,7 @@ func (s *stack) openQueue(ctx context.Context) (err error) {
 	defer waiting.Stop()
 	s.queue, err = queue.Open(ctx, queue.Config{
 		Server: s.embedded, URL: s.nats.url(), CredsFile: s.nats.Creds, Replicas: s.nats.Replicas,
+		Durability: queue.Profile(s.nats.Durability), ChangeDurability: s.nats.Change,
 		Name: s.name(), Pool: s.worker.Pool, Logger: s.log,
 	})
 	if err == nil {

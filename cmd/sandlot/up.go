@@ -18,13 +18,12 @@ import (
 // upConfig is how `sandlot up` is set up: everything in one process, all its
 // state in one directory.
 type upConfig struct {
-	DataDir string
-	// Profile is how durable the queue is: fast, balanced or strict.
-	Profile   string
+	DataDir   string
 	Scheduler schedulerConfig
 	Worker    workerConfig
-	// NATSListen lets workers on other hosts join; empty for none.
-	NATSListen string
+	// NATS is how durable the embedded one is, and where it listens for
+	// workers of other hosts; empty for nowhere.
+	NATS natsConfig
 	// Prepare names the catalogue images to have ready before the first job;
 	// "cached" stands for all that the cache has.
 	Prepare []string
@@ -35,7 +34,7 @@ type upConfig struct {
 
 func defaultUp() upConfig {
 	return upConfig{
-		Profile:   "balanced",
+		NATS:      natsConfig{Durability: string(queue.Balanced)},
 		Scheduler: defaultScheduler(),
 		Worker:    defaultWorker(3 * time.Second),
 		Log:       logConfig{Level: "warn", Format: "text"},
@@ -49,13 +48,13 @@ const cachedImages = "cached"
 
 func (c *upConfig) wrong() problems {
 	p := append(c.Scheduler.wrong(), c.Worker.wrong()...)
-	if c.NATSListen != "" {
-		p.checkAddress("--nats-listen", c.NATSListen)
+	if c.NATS.Listen != "" {
+		p.checkAddress("--nats-listen", c.NATS.Listen)
 	}
-	switch queue.Profile(c.Profile) {
+	switch queue.Profile(c.NATS.Durability) {
 	case queue.Fast, queue.Balanced, queue.Strict:
 	default:
-		p.addf("--profile %q: write fast, balanced or strict", c.Profile)
+		p.addf("--durability %q: write fast, balanced or strict", c.NATS.Durability)
 	}
 	p = append(p, c.build.wrong()...)
 	p = append(p, wrongImages("--prepare", c.named())...)
@@ -87,10 +86,10 @@ and running jobs go back to the queue; a second one ends it at once.`,
 	f := cmd.Flags()
 	c.Scheduler.flags(f)
 	c.Worker.flags(f)
-	f.StringVar(&c.NATSListen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
+	f.StringVar(&c.NATS.Listen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
 	f.StringSliceVar(&c.Prepare, "prepare", c.Prepare, "catalogue images to have ready at the start, such as busybox,python, also in the worker's containerd; cached: all that were made before, placed at their first job")
-	f.StringVar(&c.Profile, "profile", c.Profile, "what a power loss may take: fast (2 min), balanced (1 s) or strict (nothing)")
-	withEnv(f, "nats-listen", "prepare", "profile")
+	c.NATS.durabilityFlags(f, "what a loss of power may take: fast (2 min), balanced (1 s) or strict (nothing)")
+	withEnv(f, "nats-listen", "prepare")
 	c.build.flags(f)
 	c.Log.flags(f)
 	printConfigFlag(f)

@@ -132,7 +132,7 @@ func TestFollowGoesOnAfterTheServerRestarted(t *testing.T) {
 	dir := t.TempDir()
 	first := start(t, queue.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", Token: "secret"})
 	url := withToken(first, "secret")
-	q := open(t, queue.Config{URL: url})
+	q := open(t, queue.Config{URL: url, Durability: queue.Fast})
 	x := follow(t, q)
 	accept(t, q, spec("before"))
 	eventually(t, "the first is seen", func() bool { return x.state("before") == job.Queued })

@@ -69,6 +69,7 @@ const (
 // layout is what stands fixed once it is installed.
 type layout struct {
 	shards, replicas int
+	durability       Profile
 }
 
 // replicated says that reads may be answered by a server that lags, and that
@@ -97,7 +98,6 @@ func (q *Queue) installOnce(ctx context.Context) error {
 	if err := checkServer(q.nc.ConnectedServerVersion()); err != nil {
 		return err
 	}
-	q.layout = layout{defaultShards, max(q.cfg.Replicas, 1)}
 	if err := q.readInstalled(ctx); err != nil {
 		return err
 	}
@@ -131,7 +131,8 @@ func checkServer(version string) error {
 func (q *Queue) readInstalled(ctx context.Context) error {
 	s, err := q.js.Stream(ctx, recordStream(0))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
+		q.layout = q.wanted().filled()
+		return q.layout.check()
 	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", recordStream(0), err)
@@ -141,8 +142,11 @@ func (q *Queue) readInstalled(ctx context.Context) error {
 	if err != nil || n < 1 || n > 16 {
 		return fmt.Errorf("stream %s says nothing of its shards: not a Sandlot layout", recordStream(0))
 	}
-	q.layout = layout{n, max(config.Replicas, 1)}
-	return nil
+	have, err := q.installedAs(ctx, config, n)
+	if err != nil {
+		return err
+	}
+	return q.agree(ctx, have, q.wanted())
 }
 
 func (q *Queue) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
@@ -166,6 +170,9 @@ func (q *Queue) ensureStream(ctx context.Context, want jetstream.StreamConfig) e
 	}
 	if want.AllowAtomicPublish && !have.AllowAtomicPublish {
 		have.AllowAtomicPublish, changed = true, true
+	}
+	if d := want.Metadata[keyDurability]; have.Metadata[keyDurability] != d {
+		have.Metadata[keyDurability], changed = d, true
 	}
 	if changed {
 		_, err = q.js.UpdateStream(ctx, have)
@@ -216,7 +223,7 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 			Discard:     jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxBytes: sizes.Records / int64(shards),
 			MaxMsgSize: 1 << 20, AllowDirect: true, AllowRollup: true,
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
-			Metadata: map[string]string{"shards": strconv.Itoa(shards)},
+			Metadata: map[string]string{"shards": strconv.Itoa(shards), keyDurability: string(q.layout.durability)},
 		})
 	}
 	all = append(all,
@@ -267,15 +274,6 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 	return all
 }
 
-// hintPersistence lets hints be written late where records are synced at
-// once: what is lost of them comes back by the reconcile pass.
-func (q *Queue) hintPersistence() jetstream.PersistModeType {
-	if q.cfg.Server != nil && q.cfg.Server.profile == Strict {
-		return jetstream.AsyncPersistMode
-	}
-	return jetstream.DefaultPersistMode
-}
-
 type consumerOf struct {
 	stream string
 	config jetstream.ConsumerConfig
@@ -298,31 +296,46 @@ func (q *Queue) consumers() []consumerOf {
 	}
 }
 
-func (q *Queue) ensureBuckets(ctx context.Context) error {
+// keyBuckets are the key-value buckets of the layout.
+func (q *Queue) keyBuckets() []jetstream.KeyValueConfig {
+	all := []jetstream.KeyValueConfig{
+		{Bucket: configBucket, Description: "image names, settings", History: 5, MaxBytes: 64 << 20},
+		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20, LimitMarkerTTL: workerTTL},
+		{Bucket: batchBucket, Description: "batches", History: 1, MaxBytes: batchBytes, LimitMarkerTTL: markerTTL},
+	}
+	for i := range all {
+		all[i].Replicas = q.layout.replicas
+	}
+	return all
+}
+
+// objectBuckets are the stores of objects of the layout.
+func (q *Queue) objectBuckets() []jetstream.ObjectStoreConfig {
 	sizes := DefaultSizes()
 	if q.cfg.Sizes != nil {
 		sizes = q.cfg.Sizes.filled()
 	}
-	replicas := q.layout.replicas
-	for _, kv := range []jetstream.KeyValueConfig{
-		{Bucket: configBucket, Description: "image names, settings", History: 5, MaxBytes: 64 << 20, Replicas: replicas},
-		{Bucket: workerBucket, Description: "workers that live", History: 1, MaxBytes: 64 << 20,
-			LimitMarkerTTL: workerTTL, Replicas: replicas},
-		{Bucket: batchBucket, Description: "batches", History: 1, MaxBytes: batchBytes,
-			LimitMarkerTTL: markerTTL, Replicas: replicas},
-	} {
+	all := []jetstream.ObjectStoreConfig{
+		{Bucket: string(Images), Description: "image archives", MaxBytes: sizes.Images},
+		{Bucket: string(Inputs), Description: "inputs of jobs", MaxBytes: sizes.Inputs},
+		{Bucket: string(Outputs), Description: "outputs of jobs", MaxBytes: sizes.Outputs},
+	}
+	for i := range all {
+		all[i].Replicas = q.layout.replicas
+	}
+	return all
+}
+
+func (q *Queue) ensureBuckets(ctx context.Context) error {
+	for _, kv := range q.keyBuckets() {
 		if _, err := q.js.KeyValue(ctx, kv.Bucket); err == nil {
 			continue
 		}
-		if _, err := q.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		if err := q.createKeys(ctx, kv); err != nil {
 			return fmt.Errorf("bucket %s: %w", kv.Bucket, err)
 		}
 	}
-	for _, o := range []jetstream.ObjectStoreConfig{
-		{Bucket: string(Images), Description: "image archives", MaxBytes: sizes.Images, Replicas: replicas},
-		{Bucket: string(Inputs), Description: "inputs of jobs", MaxBytes: sizes.Inputs, Replicas: replicas},
-		{Bucket: string(Outputs), Description: "outputs of jobs", MaxBytes: sizes.Outputs, Replicas: replicas},
-	} {
+	for _, o := range q.objectBuckets() {
 		if _, err := q.js.ObjectStore(ctx, o.Bucket); err == nil && q.cfg.Sizes == nil {
 			continue
 		}
@@ -331,6 +344,29 @@ func (q *Queue) ensureBuckets(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// createKeys makes a bucket, that of the workers as a stream, since the
+// client's bucket cannot be one that is written late.
+func (q *Queue) createKeys(ctx context.Context, kv jetstream.KeyValueConfig) error {
+	if kv.Bucket != workerBucket {
+		_, err := q.js.CreateKeyValue(ctx, kv)
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			return nil // another process was faster
+		}
+		return err
+	}
+	_, err := q.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: workerStream, Subjects: []string{"$KV." + kv.Bucket + ".>"}, Description: kv.Description,
+		MaxMsgsPerSubject: int64(kv.History), MaxBytes: kv.MaxBytes, Discard: jetstream.DiscardNew,
+		Storage: jetstream.FileStorage, Replicas: kv.Replicas, PersistMode: q.hintPersistence(),
+		AllowRollup: true, DenyDelete: true, AllowDirect: true, Duplicates: dedupeWindow,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: kv.LimitMarkerTTL,
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return nil
+	}
+	return err
 }
 
 // transient reports whether err may be over in a moment: the server starts,

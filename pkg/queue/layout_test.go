@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
@@ -61,4 +62,53 @@ func TestServerStopsTwiceAndRefusesStrangers(t *testing.T) {
 	}
 	s.Close()
 	s.Close()
+}
+
+func TestDurabilityIsWhatWasInstalled(t *testing.T) {
+	server := start(t, queue.ServerConfig{Profile: queue.Balanced})
+	open(t, queue.Config{Server: server})
+	for name, c := range map[string]queue.Config{
+		"another profile":     {Durability: queue.Strict},
+		"more replicas":       {Replicas: 3},
+		"an unknown one":      {Durability: "careless"},
+		"a cluster of one":    {Durability: queue.Cluster, ChangeDurability: true, Replicas: 1},
+		"strict with several": {Durability: queue.Strict, ChangeDurability: true, Replicas: 3},
+	} {
+		c.Server, c.Name, c.Logger = server, "other", logger(t)
+		if _, err := queue.Open(within(t), c); err == nil || !strings.Contains(err.Error(), "durability") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	open(t, queue.Config{Server: server, Durability: queue.Balanced, Replicas: 1})
+}
+
+func TestJobsSurviveAChangeOfDurability(t *testing.T) {
+	dir := t.TempDir()
+	server := start(t, queue.ServerConfig{Dir: dir, Profile: queue.Balanced})
+	q := open(t, queue.Config{Server: server})
+	accept(t, q, spec("waits"))
+	accept(t, q, spec("too"))
+	q.Close()
+	server.Close()
+	for _, p := range []queue.Profile{queue.Strict, queue.Fast} {
+		server := start(t, queue.ServerConfig{Dir: dir, Profile: p})
+		if _, err := queue.Open(within(t), queue.Config{Server: server, Name: "q", Logger: logger(t)}); err == nil || !strings.Contains(err.Error(), "change-durability") {
+			t.Fatalf("%s: %v", p, err)
+		}
+		q := open(t, queue.Config{Server: server, ChangeDurability: true})
+		if got, want := queue.WrittenLate(q, within(t)), p == queue.Strict; got != want {
+			t.Fatalf("%s: hints are written late: %v", p, got)
+		}
+		leading(t, q, time.Millisecond)
+		r := register(t, q, "w1")
+		c := claim(t, q, r)
+		if err := q.Commit(within(t), c, done(c)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		q.Close()
+		server.Close()
+	}
 }

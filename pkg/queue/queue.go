@@ -33,8 +33,16 @@ type Config struct {
 	// Sizes bounds the streams. Nil keeps what is installed, and installs
 	// DefaultSizes where nothing is.
 	Sizes *Sizes
-	// Replicas of every stream that is created; 1 if zero.
+	// Replicas of every stream. Zero is what is installed, else what
+	// Durability needs.
 	Replicas int
+	// Durability is what a loss of power may take. Empty is that of Server,
+	// or what is installed, else Cluster for several replicas and Balanced
+	// for one. Another one than is installed is refused.
+	Durability Profile
+	// ChangeDurability has what is installed changed to Durability and
+	// Replicas instead. No worker may run meanwhile.
+	ChangeDurability bool
 	// Logger gets what happens in the background; required.
 	Logger *slog.Logger
 }

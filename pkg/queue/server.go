@@ -13,20 +13,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// Profile trades the speed of a single server for what a power loss may take.
-// It says nothing about crashes of processes, which lose nothing in any.
-type Profile string
-
-// The profiles of an embedded server.
-const (
-	// Fast syncs every two minutes: development, CI.
-	Fast Profile = "fast"
-	// Balanced syncs every second.
-	Balanced Profile = "balanced"
-	// Strict syncs before it acknowledges.
-	Strict Profile = "strict"
-)
-
 // ServerConfig describes an embedded server.
 type ServerConfig struct {
 	// Dir holds its files; required.
@@ -50,6 +36,9 @@ type Server struct {
 
 // StartServer starts a server and waits until it is ready.
 func StartServer(cfg ServerConfig) (*Server, error) {
+	if cfg.Profile == "" {
+		cfg.Profile = Balanced
+	}
 	opts := &server.Options{
 		ServerName:             "sandlot",
 		JetStream:              true,
@@ -64,12 +53,12 @@ func StartServer(cfg ServerConfig) (*Server, error) {
 	switch cfg.Profile {
 	case Fast:
 		opts.SyncInterval = 2 * time.Minute
-	case Balanced, "":
+	case Balanced:
 		opts.SyncInterval = time.Second
 	case Strict:
 		opts.SyncInterval, opts.SyncAlways = time.Second, true
 	default:
-		return nil, fmt.Errorf("start queue server: unknown profile %q; use fast, balanced or strict", cfg.Profile)
+		return nil, fmt.Errorf("start queue server: durability %q is not one of a single server; use fast, balanced or strict", cfg.Profile)
 	}
 	if cfg.Listen != "" {
 		if err := listen(opts, cfg); err != nil {
