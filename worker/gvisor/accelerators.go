@@ -16,11 +16,14 @@ var filterMark = []byte(`Platform="systrap" HostNetwork=false`)
 // accelerators says of each thing that makes sandboxes start sooner whether
 // the installed programs have it, and what its lack costs.
 func accelerators(b Binaries) []Fact {
+	_, noErofs := findMkfs()
 	return []Fact{
 		{"accelerator: seccomp", activeUnless(hasFilters(b.Runsc),
 			"programs ready made", "compiled at every start, about 12 ms of processor time each")},
 		{"accelerator: prewarmer", activeUnless(hasPrewarmer(b.Runsc),
 			"large table of files, patient garbage collector", "4 to 35 ms at every start")},
+		{"accelerator: erofs", activeUnless(noErofs,
+			"roots are files, no file server beside a sandbox", "about 20 ms of processor time at every start, 25 MB of memory")},
 	}
 }
 

@@ -31,17 +31,21 @@ import (
 	"github.com/sandlot-dev/sandlot/worker"
 )
 
-// Config says what a Runtime works with. All fields are required.
+// Config says what a Runtime works with. All fields but the last are required.
 type Config struct {
 	Containerd   *Containerd
 	Binaries     Binaries
 	FetchArchive FetchArchive
 	Logger       *slog.Logger
+	// Directories has the roots of sandboxes be directories although this
+	// host could have EROFS files.
+	Directories bool
 }
 
 // Runtime makes sandboxes. It is safe for concurrent use.
 type Runtime struct {
 	config   Config
+	inside   inside
 	images   *imageStore
 	versions job.Runtime
 
@@ -66,19 +70,21 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("version of containerd: %w", err)
 	}
-	own := config.Containerd.guestDir()
-	if err := placeGuest(config.Binaries.Agent, own); err != nil {
+	inside, err := placeInside(ctx, config)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := warm(ctx, []string{config.Binaries.Runsc, own}); err != nil {
+	if _, err := warm(ctx, append(inside.places(), config.Binaries.Runsc)); err != nil {
 		return nil, fmt.Errorf("read runtime programs: %w", err)
 	}
 	return &Runtime{
 		config: config,
+		inside: inside,
 		images: &imageStore{
 			client:      config.Containerd.Client(),
 			snapshotter: snapshotter,
 			fetch:       config.FetchArchive,
+			erofs:       inside.erofs,
 			logger:      config.Logger,
 			pulls:       map[digest.Digest]*pull{},
 		},
@@ -182,6 +188,7 @@ func (r *Runtime) sandbox(task worker.Task, root rootfs) *sandbox {
 	return &sandbox{
 		task:    task,
 		config:  r.config,
+		inside:  r.inside,
 		env:     root.env,
 		gone:    c.Gone(),
 		group:   c.Cgroups().group(task.ID),

@@ -27,6 +27,7 @@ type host struct {
 	fetched    atomic.Int32
 	override   io.Reader         // what fetch gives instead
 	flags      map[string]string // of runsc, beside the usual ones
+	plain      bool              // roots are directories
 }
 
 func open(t testing.TB) *host {
@@ -56,7 +57,7 @@ func (h *host) start(t testing.TB) {
 	})
 	h.containerd = started
 	h.runtime, err = gvisor.New(t.Context(), gvisor.Config{
-		Containerd: started, Binaries: binaries, FetchArchive: h.fetch, Logger: logger,
+		Containerd: started, Binaries: binaries, FetchArchive: h.fetch, Logger: logger, Directories: h.plain,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ type imageStore struct {
 	client      *containerd.Client
 	snapshotter string
 	fetch       FetchArchive
+	erofs       *erofsStore // nil where there is none: roots are directories
 	logger      *slog.Logger
 
 	mu    sync.Mutex
@@ -39,7 +40,27 @@ type imageStore struct {
 // rootfs is an image that is ready to be the root of a sandbox.
 type rootfs struct {
 	mounts []mount.Mount
-	env    []string
+	// file is the image as one EROFS file, which is then the root instead of
+	// the mounts; empty where that cannot be had.
+	file string
+	env  []string
+}
+
+// places are the files and directories of the host that the root is read from.
+func (r rootfs) places() []string {
+	if r.file != "" {
+		return []string{r.file}
+	}
+	return dirsOf(r.mounts)
+}
+
+// mounted is what containerd is to mount as the root: nothing if the root is a
+// file.
+func (r rootfs) mounted() []mount.Mount {
+	if r.file != "" {
+		return nil
+	}
+	return r.mounts
 }
 
 // pull is one placing of an image that all who need the image wait for. The
@@ -139,7 +160,14 @@ func (s *imageStore) place(ctx context.Context, want digest.Digest) (rootfs, err
 	if err != nil {
 		return rootfs{}, err
 	}
-	read, err := warm(ctx, dirsOf(root.mounts))
+	if s.erofs != nil {
+		if root.file, err = s.erofs.file(ctx, want.Encoded(), root.mounts); err != nil && ctx.Err() == nil {
+			s.logger.WarnContext(ctx, "image stays a directory", "digest", want.String(), "error", err)
+		} else if err != nil {
+			return rootfs{}, err
+		}
+	}
+	read, err := warm(ctx, root.places())
 	if err != nil {
 		return rootfs{}, fmt.Errorf("read image: %w", err)
 	}

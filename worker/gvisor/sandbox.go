@@ -22,6 +22,7 @@ import (
 type sandbox struct {
 	task   worker.Task
 	config Config
+	inside inside
 	env    []string // the image's
 	fifos  string
 	// shimSocket is removed with the rest: a shim that is killed leaves it.
@@ -119,11 +120,13 @@ func (s *sandbox) create(ctx context.Context, root rootfs) error {
 	cgroups := s.config.Containerd.Cgroups()
 	spec := specFor(plan{
 		limits:      s.task.Spec.Limits,
-		guestDir:    s.config.Containerd.guestDir(),
+		guestDir:    s.inside.dir,
+		rootFile:    root.file,
+		guestFile:   s.inside.file,
 		cgroupsPath: cgroups.SpecPath(s.task.ID),
 		unified:     cgroups.Unified(),
 	})
-	err := s.machine.create(lingering, spec, s.config.Containerd.RuntimeOptions(), root.mounts)
+	err := s.machine.create(lingering, spec, s.config.Containerd.RuntimeOptions(), root.mounted())
 	s.shimSocket = s.config.Containerd.shimSocket(s.task.ID)
 	return err
 }

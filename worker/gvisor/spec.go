@@ -60,6 +60,8 @@ func bootCores(limit float64) float64 { return max(limit, 2) }
 type plan struct {
 	limits      job.Limits
 	guestDir    string // on the host; see placeGuest
+	rootFile    string // the image as an EROFS file; empty if it is mounted
+	guestFile   string // guestDir as an EROFS file; given with rootFile
 	cgroupsPath string
 	unified     bool
 }
@@ -92,9 +94,18 @@ func specFor(p plan) *specs.Spec {
 				{Type: specs.NetworkNamespace},
 			},
 		},
-		// Without it gVisor's shim gives a task no standard input and output.
-		Annotations: map[string]string{"io.kubernetes.cri.container-type": "sandbox"},
+		Annotations: annotations(p),
 	}
+}
+
+func annotations(p plan) map[string]string {
+	// Without it gVisor's shim gives a task no standard input and output.
+	all := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	if p.rootFile != "" {
+		all["dev.gvisor.spec.rootfs.source"] = p.rootFile
+		all["dev.gvisor.spec.rootfs.type"] = "erofs"
+	}
+	return all
 }
 
 // capabilities are the agent's, inside the sandbox: it mounts, becomes another
@@ -108,11 +119,15 @@ func capabilities() *specs.LinuxCapabilities {
 }
 
 func mounts(p plan) []specs.Mount {
+	own := specs.Mount{Destination: guestDir, Type: "bind", Source: p.guestDir, Options: []string{"bind", "ro", "nosuid", "nodev"}}
+	if p.rootFile != "" { // any bind mount would bring the file server back
+		own = specs.Mount{Destination: guestDir, Type: "erofs", Source: p.guestFile, Options: []string{"ro", "nosuid", "nodev"}}
+	}
 	disk := "size=" + strconv.FormatInt(int64(p.limits.Disk), 10)
 	return []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: guestDir, Type: "bind", Source: p.guestDir, Options: []string{"bind", "ro", "nosuid", "nodev"}},
+		own,
 		{Destination: guestDir + "/" + diskName, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=700", disk}},
 	}
 }

@@ -1,0 +1,7 @@
+package gvisor
+
+// What tests look at from outside.
+var (
+	OpenErofs = openErofs
+	ErofsFile = (*erofsStore).file
+)
