@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,14 +29,20 @@ type Lead struct {
 	Grace time.Duration
 	// Every is the time between passes; 10 min if zero.
 	Every time.Duration
+	// Aging is how long a job waits for each band of priority that it rises;
+	// a minute if zero.
+	Aging time.Duration
 
 	kicks chan struct{}
+	// settings is what is set for tenants and queues. Run keeps it if nobody
+	// else does.
+	settings *settings
 }
 
 // LeadCounters count what the leader has done since the process started.
 type LeadCounters struct {
 	Leading   atomic.Bool
-	Released  atomic.Int64 // hints released
+	Released  atomic.Int64 // hints released, of all tenants
 	Dropped   atomic.Int64 // hints that no job needed any more
 	Lost      atomic.Int64 // workers lost
 	Abandoned atomic.Int64 // attempts ended because their worker was lost
@@ -43,6 +51,30 @@ type LeadCounters struct {
 	// Redelivered counts hints that were with a worker that is gone.
 	Redelivered atomic.Int64
 	Orphans     atomic.Int64 // objects that belonged to no job
+
+	mu       sync.Mutex
+	byTenant map[string]int64 // hints released
+}
+
+// released counts hints of a tenant.
+func (c *LeadCounters) released(tenant string, n int) {
+	if n == 0 {
+		return
+	}
+	c.Released.Add(int64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byTenant == nil {
+		c.byTenant = map[string]int64{}
+	}
+	c.byTenant[tenant] += int64(n)
+}
+
+// ReleasedByTenant says how many hints of each tenant were released.
+func (c *LeadCounters) ReleasedByTenant() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.byTenant)
 }
 
 // Run leads whenever it can, until ctx ends.
@@ -53,7 +85,25 @@ func (l *Lead) Run(ctx context.Context) error {
 	if l.Every == 0 {
 		l.Every = 10 * time.Minute
 	}
+	if l.Aging == 0 {
+		l.Aging = defaultAging
+	}
 	l.kicks = make(chan struct{}, 1)
+	if l.settings != nil {
+		return l.lead(ctx)
+	}
+	l.settings = newSettings()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.Queue.WatchSettings(ctx, l.settings.apply) })
+	group.Go(func() error { return l.lead(ctx) })
+	return group.Wait()
+}
+
+func (l *Lead) lead(ctx context.Context) error {
+	// Nothing is released before it is known whether it is to wait.
+	if err := l.settings.await(ctx, func() bool { return l.settings.listed }); err != nil {
+		return err
+	}
 	return l.Queue.Lead(ctx, func(ctx context.Context, lease *queue.Lease) error {
 		l.Counters.Leading.Store(true)
 		defer l.Counters.Leading.Store(false)

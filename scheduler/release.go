@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -13,26 +12,40 @@ import (
 const (
 	// releasePoll is the net below the signals that wake the loop.
 	releasePoll = time.Second
-	// releaseBatch is how many hints of a lane are moved at once.
-	releaseBatch = 64
+	// cappedAgain is when lanes at their cap are looked at again first, then
+	// twice as long after that, and so on: the end of a job is told a moment
+	// before its hint is gone.
+	cappedAgain = 5 * time.Millisecond
 	// READY is kept between these depths: what lies there is in the order of
 	// its release, and no later job of a better priority gets before it.
 	shallow, deep = 8, 512
 )
 
-// release decides whose turn it is: it keeps READY just so full that no slot
-// waits for it, taking hints from the lanes of the best priority first.
+// releaser decides whose turn it is while this process leads.
+type releaser struct {
+	*Lead
+	lease   *queue.Lease
+	backlog *backlog
+	fair    *fair
+	level   level
+	// patience is when to look again at who is at a cap.
+	patience time.Duration
+}
+
+// release keeps READY just so full that no slot waits for it, taking hints
+// from the lanes in the order that fair decides.
 func (l *Lead) release(ctx context.Context, lease *queue.Lease) error {
-	wakes, stop, err := l.Queue.Wakes()
+	r := &releaser{Lead: l, lease: lease, backlog: newBacklog(l.Queue), fair: newFair(l.Aging), level: level{target: shallow}, patience: cappedAgain}
+	wakes, stop, err := l.Queue.Wakes(r.backlog.arrive)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	poll := time.NewTicker(releasePoll)
-	defer poll.Stop()
-	level := level{target: shallow}
+	timer := time.NewTimer(releasePoll)
+	defer timer.Stop()
 	for {
-		err := l.fill(ctx, lease, &level)
+		changed := l.settings.changes()
+		again, err := r.fill(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -44,73 +57,156 @@ func (l *Lead) release(ctx context.Context, lease *queue.Lease) error {
 				return err
 			}
 		}
+		timer.Reset(again)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-wakes:
-		case <-poll.C:
+			r.patience = cappedAgain
+		case <-changed:
+		case <-timer.C:
+			r.patience = min(2*r.patience, releasePoll)
 		}
 	}
 }
 
-// fill releases until READY is as full as it should be or no hint waits.
-func (l *Lead) fill(ctx context.Context, lease *queue.Lease, level *level) error {
+// fill releases until READY is as full as it should be or no hint may go, and
+// says when to look again if nothing happens until then.
+func (r *releaser) fill(ctx context.Context) (again time.Duration, err error) {
 	for {
-		depth, err := l.Queue.Depth(ctx)
-		if err != nil {
-			return err
+		if err := r.backlog.refresh(ctx); err != nil {
+			return releasePoll, err
 		}
-		room := level.room(depth)
+		lanes := r.backlog.waiting()
+		if len(lanes) == 0 {
+			r.level.more = false
+			return releasePoll, nil
+		}
+		depth, err := r.Queue.Depth(ctx)
+		if err != nil {
+			return releasePoll, err
+		}
+		room := r.level.room(depth, time.Now())
 		if room <= 0 {
-			return nil
+			return releasePoll, nil
 		}
-		lanes, err := l.Queue.Lanes(ctx)
-		if err != nil || len(lanes) == 0 {
-			return err
-		}
-		moved, err := l.releaseBest(ctx, lease, lanes, room)
-		if err != nil || moved == 0 {
-			return err
-		}
-	}
-}
-
-// releaseBest releases up to n hints of the best priority there is, in turns
-// from the lanes that have it.
-func (l *Lead) releaseBest(ctx context.Context, lease *queue.Lease, lanes []queue.Lane, n int) (moved int, err error) {
-	best := slices.MinFunc(lanes, func(a, b queue.Lane) int { return a.Priority - b.Priority }).Priority
-	lanes = slices.DeleteFunc(lanes, func(lane queue.Lane) bool { return lane.Priority != best })
-	share := max(1, min(n/len(lanes), releaseBatch))
-	for _, lane := range lanes {
-		if n <= 0 {
-			break
-		}
-		done, err := l.Queue.Release(ctx, lease, lane, min(share, n))
-		l.Counters.Released.Add(int64(done.Released))
-		l.Counters.Dropped.Add(int64(done.Dropped))
-		moved += done.Released + done.Dropped
-		n -= done.Released
+		out, err := r.out(ctx, lanes)
 		if err != nil {
-			return moved, err
+			return releasePoll, err
+		}
+		turns, held := r.fair.deal(table{
+			now: time.Now(), room: room, lanes: lanes, share: r.settings.share, revision: r.settings.version(),
+			out: func(tenant, queue string) int { return out[scoped{tenant, queue}] },
+		})
+		r.level.more = sumOf(turns) == room
+		moved, err := r.move(ctx, turns)
+		if err != nil || moved == 0 {
+			return held.wait(time.Now(), r.patience), err
 		}
 	}
-	return moved, nil
 }
 
-// level finds the depth of READY at which slots never wait: it rises while
-// they do, and sinks slowly while they do not.
-type level struct{ target int }
-
-// room is how many hints READY should get now.
-func (v *level) room(d queue.Depth) int {
-	floor := max(shallow, 2*d.Asking)
-	switch {
-	case d.Waiting == 0 && d.Asking > 0:
-		v.target = min(2*v.target, deep)
-	case d.Waiting > v.target/2:
-		v.target -= max(1, v.target/16)
+// wait is how long until those that were held back may go.
+func (h held) wait(now time.Time, capped time.Duration) time.Duration {
+	d := releasePoll
+	if h.capped {
+		d = capped
 	}
-	v.target = max(v.target, floor)
+	if !h.token.IsZero() {
+		d = min(d, max(h.token.Sub(now), time.Millisecond))
+	}
+	return d
+}
+
+// out counts what tenants and queues have in READY, if a cap among those that
+// wait asks for it.
+func (r *releaser) out(ctx context.Context, lanes []waiting) (map[scoped]int, error) {
+	if !r.settings.anyCap(lanes) {
+		return nil, nil
+	}
+	list, err := r.Queue.Out(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[scoped]int{}
+	for _, o := range list {
+		out[scoped{o.Tenant, ""}] += int(o.Hints)
+		out[scoped{o.Tenant, o.Queue}] += int(o.Hints)
+	}
+	return out, nil
+}
+
+func sumOf(turns []turn) int {
+	n := 0
+	for _, t := range turns {
+		n += t.n
+	}
+	return n
+}
+
+// move releases the turns, and gives back what came to nothing.
+func (r *releaser) move(ctx context.Context, turns []turn) (moved int, err error) {
+	if len(turns) == 0 {
+		return 0, nil
+	}
+	ask := make([]queue.Turn, len(turns))
+	for i, t := range turns {
+		ask[i] = queue.Turn{Lane: t.lane.Lane, N: t.n}
+	}
+	marks := r.backlog.marks(turns)
+	done, err := r.Queue.Release(ctx, r.lease, ask...)
+	for i, t := range turns {
+		if err == nil {
+			r.backlog.moved(t, marks[i], done[i])
+		}
+		r.fair.giveBack("", t.lane.Lane, t.n-done[i].Released)
+		r.Counters.released(t.lane.Tenant, done[i].Released)
+		r.Counters.Dropped.Add(int64(done[i].Dropped))
+		moved += done[i].Released + done[i].Dropped
+	}
+	if err != nil {
+		r.backlog.doubt()
+	}
+	return moved, err
+}
+
+// level finds the depth of READY at which slots never wait: it rises when
+// they do although there was more to release, and sinks while the least that
+// lay there was plenty.
+type level struct {
+	target int
+	least  int       // that lay there since
+	since  time.Time // then
+	raised time.Time
+	// more: there was more to release than there was room for.
+	more bool
+}
+
+const (
+	// levelSpan is how long READY must have held plenty for the level to sink.
+	levelSpan = 200 * time.Millisecond
+	// levelPause is the time that a raise is given to show.
+	levelPause = 5 * time.Millisecond
+)
+
+// room is how many hints READY should get now: none while it is half full, so
+// that they come in numbers that are worth the trip.
+func (v *level) room(d queue.Depth, now time.Time) int {
+	v.least = min(v.least, d.Waiting)
+	switch {
+	case v.more && d.Waiting == 0 && d.Asking > 0 && now.Sub(v.raised) > levelPause:
+		v.target, v.raised = min(2*v.target, deep), now
+		v.least, v.since = 0, now
+	case now.Sub(v.since) > levelSpan:
+		if v.least > v.target/4 {
+			v.target -= max(1, v.target/8)
+		}
+		v.least, v.since = d.Waiting, now
+	}
+	v.target = max(v.target, shallow, 2*d.Asking)
+	if d.Waiting > v.target/2 {
+		return 0
+	}
 	return v.target - d.Waiting
 }
 

@@ -92,6 +92,7 @@ func New(cfg Config) (*Scheduler, error) {
 		buffers: semaphore.NewWeighted(cfg.Buffer), lead: &Lead{Queue: cfg.Queue, Logger: cfg.Logger},
 		stopping: make(chan struct{}),
 	}
+	s.lead.settings = s.settings
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil

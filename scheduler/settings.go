@@ -115,6 +115,35 @@ func (s *settings) queue(tenant, name string) queueSetting {
 	return q
 }
 
+// share is what is set for a tenant, or for a queue of it.
+func (s *settings) share(tenant, queue string) job.Share {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if queue == "" {
+		return s.tenants[tenant].Share
+	}
+	return s.queues[scoped{tenant, queue}].Share
+}
+
+// version is another one after each change; never 0.
+func (s *settings) version() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.revision + 1
+}
+
+// anyCap reports whether what some of the lanes may have running is capped.
+func (s *settings) anyCap(lanes []waiting) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range lanes {
+		if s.tenants[l.Tenant].MaxRunning > 0 || s.queues[scoped{l.Tenant, l.Queue}].MaxRunning > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // tenantIDs lists the tenants, the default one among them.
 func (s *settings) tenantIDs() []string {
 	s.mu.RLock()

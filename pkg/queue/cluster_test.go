@@ -94,7 +94,7 @@ func TestReplicatedReleaseIsFenced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.Release(within(t), l, lanes[0], 5); !errors.Is(err, job.ErrLostClaim) {
+	if _, err := q.Release(within(t), l, queue.Turn{Lane: lanes[0], N: 5}); !errors.Is(err, job.ErrLostClaim) {
 		t.Fatalf("got %v", err)
 	}
 	if depth, err := q.Depth(within(t)); err != nil || depth.Waiting != 0 {

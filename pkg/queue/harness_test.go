@@ -120,12 +120,12 @@ func releaseAll(t testing.TB, q *queue.Queue, l *queue.Lease) (n queue.Released)
 			return n
 		}
 		for _, lane := range lanes { // by subject, whose end is the priority
-			got, err := q.Release(within(t), l, lane, 64)
+			got, err := q.Release(within(t), l, queue.Turn{Lane: lane, N: 64})
 			if err != nil {
 				t.Fatal(err)
 			}
-			n.Released += got.Released
-			n.Dropped += got.Dropped
+			n.Released += got[0].Released
+			n.Dropped += got[0].Dropped
 		}
 	}
 }

@@ -46,15 +46,27 @@ func (q *Queue) Heads(ctx context.Context) (map[string]time.Time, error) {
 	}
 	heads := map[string]time.Time{}
 	for _, lane := range lanes {
-		first, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: 1})
+		at, err := q.Head(ctx, lane)
 		if err != nil {
-			return nil, fmt.Errorf("head of %s: %w", lane.Subject, err)
+			return nil, err
 		}
-		if len(first) > 0 {
-			heads[lane.Subject] = first[0].at
+		if !at.IsZero() {
+			heads[lane.Subject] = at
 		}
 	}
 	return heads, nil
+}
+
+// Head says when the first hint of a lane came; zero if none waits there.
+func (q *Queue) Head(ctx context.Context, lane Lane) (time.Time, error) {
+	first, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: 1, NextFor: lane.Subject, Batch: 1})
+	switch {
+	case err != nil:
+		return time.Time{}, fmt.Errorf("head of %s: %w", lane.Subject, err)
+	case len(first) == 0:
+		return time.Time{}, nil
+	}
+	return first[0].at, nil
 }
 
 // ReadyHint is a hint in READY.

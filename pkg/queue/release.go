@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -27,22 +29,16 @@ type Lane struct {
 
 // Lanes lists the lanes of the pool and class in which hints wait.
 func (q *Queue) Lanes(ctx context.Context) ([]Lane, error) {
-	prefix := "in." + q.cfg.Pool + "." + q.cfg.Class + "."
-	info, err := q.streamInfo(ctx, intakeStream, prefix+">")
+	info, err := q.streamInfo(ctx, intakeStream, "in."+q.cfg.Pool+"."+q.cfg.Class+".>")
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", err)
 	}
 	lanes := make([]Lane, 0, len(info.State.Subjects))
 	for subject, n := range info.State.Subjects {
-		parts := strings.Split(strings.TrimPrefix(subject, prefix), ".")
-		if len(parts) != 3 {
-			continue
+		if lane, ok := LaneOf(subject); ok {
+			lane.Backlog = n
+			lanes = append(lanes, lane)
 		}
-		priority, err := strconv.Atoi(parts[2])
-		if err != nil {
-			continue
-		}
-		lanes = append(lanes, Lane{subject, parts[0], parts[1], priority, n})
 	}
 	slices.SortFunc(lanes, func(a, b Lane) int { return strings.Compare(a.Subject, b.Subject) })
 	return lanes, nil
@@ -155,37 +151,68 @@ func (q *Queue) readyInfo(ctx context.Context) (*jetstream.ConsumerInfo, error) 
 	return &answer.ConsumerInfo, nil
 }
 
-// Released is what became of the head of a lane.
+// Turn is how many hints of a lane are next.
+type Turn struct {
+	Lane Lane
+	N    int
+}
+
+// Released is what became of a turn.
 type Released struct {
 	Released int // hints that are in READY now
 	Dropped  int // hints of jobs that need none: ended, running, not due, gone
+	// Upto is when the last of them had come: no hint that is left in the
+	// lane is older. Zero if there was none.
+	Upto time.Time
 }
 
-// Release moves up to n hints from the head of a lane to READY, in order, and
-// removes them from the lane. A crash in between repeats hints, which READY
-// tells by their Msg-Id for two minutes, and the record after that.
+// Release moves hints from the heads of lanes to READY, in the order of the
+// turns, and removes them from the lanes. A crash in between repeats hints,
+// which READY tells by their Msg-Id for two minutes, and the record after
+// that. What is answered holds even if there is an error.
 // job.ErrLostClaim: the lease is lost. job.ErrFull: READY is.
-func (q *Queue) Release(ctx context.Context, l *Lease, lane Lane, n int) (Released, error) {
-	heads, err := q.heads(ctx, l, lane, n)
+func (q *Queue) Release(ctx context.Context, l *Lease, turns ...Turn) ([]Released, error) {
+	out := make([]Released, len(turns))
+	heads := make([][]message, len(turns))
+	err := sideBySide(ctx, len(turns), func(ctx context.Context, i int) (err error) {
+		heads[i], err = q.heads(ctx, l, turns[i].Lane, turns[i].N)
+		return err
+	})
 	if err != nil {
-		return Released{}, fmt.Errorf("release: %w", err)
+		return out, fmt.Errorf("release: %w", err)
 	}
-	if len(heads) == 0 {
-		return Released{}, nil
+	all := slices.Concat(heads...)
+	if len(all) == 0 {
+		return out, nil
 	}
-	records, err := q.recordsOf(ctx, heads)
+	records, err := q.recordsOf(ctx, all)
 	if err != nil {
-		return Released{}, fmt.Errorf("release: %w", err)
+		return out, fmt.Errorf("release: %w", err)
 	}
 	now := time.Now().UTC()
-	msgs := make([]*nats.Msg, len(heads))
-	for i, head := range heads {
+	msgs := make([]*nats.Msg, len(all))
+	for i, head := range all {
 		if rec, ok := records[head.header.Get(headerJob)]; ok && wanted(rec.Summary, now) {
-			rec.Queue = lane.Queue // all that is known of a record of a later release
 			msgs[i] = q.released(rec, head, now)
 		}
 	}
-	return q.move(ctx, l, lane, heads, msgs)
+	if err := q.move(ctx, l, turns, heads, msgs, out); err != nil {
+		return out, fmt.Errorf("release: %w", err)
+	}
+	return out, nil
+}
+
+// sideBySide calls fn for 0 to n-1, a few at a time, until one fails.
+func sideBySide(ctx context.Context, n int, fn func(ctx context.Context, i int) error) error {
+	if n == 1 {
+		return fn(ctx, 0)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i := range n {
+		group.Go(func() error { return fn(ctx, i) })
+	}
+	return group.Wait()
 }
 
 // heads are the first n hints of a lane.
@@ -215,7 +242,8 @@ func wanted(s Summary, now time.Time) bool {
 // new hint for the same attempt. It carries the record along where that is
 // small, so that who takes it need not read it.
 func (q *Queue) released(s known, head message, now time.Time) *nats.Msg {
-	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, s.Tenant, s.Queue, imageToken(s.Image.Digest)), s.Summary)
+	lane, _ := LaneOf(head.subject)
+	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, lane.Tenant, lane.Queue, imageToken(s.Image.Digest)), s.Summary)
 	if len(s.body) > 0 && len(s.body) <= maxCarried {
 		msg.Data = s.body
 		msg.Header.Set(headerRecord, strconv.FormatUint(s.seq, 10))
@@ -226,37 +254,42 @@ func (q *Queue) released(s known, head message, now time.Time) *nats.Msg {
 }
 
 // move publishes msgs, where there are any, and cuts the heads that were seen
-// to off the lane, up to the first that was not.
-func (q *Queue) move(ctx context.Context, l *Lease, lane Lane, heads []message, msgs []*nats.Msg) (Released, error) {
-	var out Released
+// to off their lanes, each up to the first that was not.
+func (q *Queue) move(ctx context.Context, l *Lease, turns []Turn, heads [][]message, msgs []*nats.Msg, out []Released) error {
 	answers := l.publish(ctx, msgs)
 	var failed error
-	var cut uint64
-	for i, a := range answers {
-		if a.err != nil {
-			failed = a.err
-			break
-		}
-		cut = heads[i].seq
-		if msgs[i] == nil {
-			out.Dropped++
-		} else {
-			out.Released++
+	cuts := make([]uint64, len(turns))
+	next := 0
+	for t, lane := range heads {
+		first := next
+		next += len(lane)
+		for i, head := range lane {
+			if err := answers[first+i].err; err != nil {
+				failed = cmp.Or(failed, err)
+				break
+			}
+			cuts[t], out[t].Upto = head.seq, head.at
+			if msgs[first+i] == nil {
+				out[t].Dropped++
+			} else {
+				out[t].Released++
+			}
 		}
 	}
-	if cut > 0 {
-		if err := q.cutLane(ctx, lane, cut); err != nil {
-			return out, fmt.Errorf("release: %w", err)
+	err := sideBySide(ctx, len(turns), func(ctx context.Context, t int) error {
+		if cuts[t] == 0 {
+			return nil
 		}
-		l.noteCut(lane, cut)
-	}
+		if err := q.cutLane(ctx, turns[t].Lane, cuts[t]); err != nil {
+			return err
+		}
+		l.noteCut(turns[t].Lane, cuts[t])
+		return nil
+	})
 	if errors.Is(failed, errMoved) {
 		failed = job.ErrLostClaim
 	}
-	if failed != nil {
-		return out, fmt.Errorf("release: %w", failed)
-	}
-	return out, nil
+	return cmp.Or(failed, err)
 }
 
 // cutLane removes the hints of a lane up to and including seq.
@@ -360,4 +393,17 @@ func (q *Queue) note(m message, found map[string]known) (Summary, bool) {
 	}
 	found[rec.ID] = rec
 	return rec.Summary, true
+}
+
+// LaneOf is the lane of a hint in INTAKE by its subject, without its backlog.
+func LaneOf(subject string) (Lane, bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 6 || parts[0] != "in" {
+		return Lane{}, false
+	}
+	priority, err := strconv.Atoi(parts[5])
+	if err != nil || priority < 0 || priority > 9 {
+		return Lane{}, false
+	}
+	return Lane{Subject: subject, Tenant: parts[3], Queue: parts[4], Priority: priority}, true
 }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -9,11 +10,16 @@ import (
 
 // Wakes signals that a hint has come in or, where this process follows the
 // records (Follow), that one has changed: both may allow a release. Signals
-// that nobody waits for become one. Call stop when done.
-func (q *Queue) Wakes() (wakes <-chan struct{}, stop func(), err error) {
+// that nobody waits for become one. Before, arrived is called with the lane's
+// subject for each hint that has come in, except for those that come while the
+// connection is away or too slow. Call stop when done.
+func (q *Queue) Wakes(arrived func(subject string)) (wakes <-chan struct{}, stop func(), err error) {
 	c := make(chan struct{}, 1)
 	// A republished subject, since it speaks only of what is stored.
-	sub, err := q.nc.Subscribe("evt.in."+q.cfg.Pool+".>", func(*nats.Msg) { wake(c) })
+	sub, err := q.nc.Subscribe("evt.in."+q.cfg.Pool+".>", func(m *nats.Msg) {
+		arrived(strings.TrimPrefix(m.Subject, "evt."))
+		wake(c)
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen for hints: %w", err)
 	}
