@@ -94,8 +94,10 @@ JOBS    ?= 30000
 BACKLOG ?= 1000000
 
 .PHONY: bench-queue
-bench-queue: build ## Measure the queue alone, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000
-	@go run ./bench/queue --sandlot $(BIN)/sandlot --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG)
+bench-queue: build ## Measure the queue beside River and asynq, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000
+	@bench/peers/setup.sh
+	@cd bench/peers && CGO_ENABLED=0 go build -o ../out/peers .
+	@go run ./bench/queue --sandlot $(BIN)/sandlot --peers bench/out/peers --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG)
 
 .PHONY: dist
 dist: build ## Pack what a user installs, with checksums, licences and SBOM.

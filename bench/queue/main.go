@@ -35,6 +35,8 @@ type settings struct {
 	backlog int
 	pprof   string
 	only    string
+	// peerBinary is bench/peers; empty to measure ours alone.
+	peerBinary string
 }
 
 func main() {
@@ -62,6 +64,7 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&s.slots, "slots", 64, "slots of the worker")
 	f.IntVar(&s.backlog, "backlog", 1_000_000, "jobs queued behind in the longer of the two measurements of cost")
 	f.StringVar(&s.pprof, "pprof", "", "directory for processor profiles of the parts; the scheduler is then a part of this binary")
+	f.StringVar(&s.peerBinary, "peers", "", "the binary of bench/peers; without it ours is measured alone")
 	f.StringVar(&s.only, "only", "", "measure only: rate, strict, idle or cost")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -113,9 +116,9 @@ func (s *settings) measure(ctx context.Context) error {
 
 // level lets all contenders take turns at one level of durability.
 func (s *settings) level(ctx context.Context, prefix string, profile queue.Profile) (all []figure.Figure, err error) {
-	contenders := []contender{{name: "queue", start: func(ctx context.Context) (system, error) {
+	contenders := append([]contender{{name: "queue", start: func(ctx context.Context) (system, error) {
 		return s.startSandlot(ctx, profile, true)
-	}}}
+	}}}, s.peers(profile)...)
 	defer func() {
 		for _, c := range contenders {
 			if c.system != nil {

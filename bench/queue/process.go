@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -19,8 +18,10 @@ import (
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	// word is the line that told so.
-	word string
+	// word is the line that told so, lines has those that follow, as far as
+	// somebody reads them.
+	word  string
+	lines chan string
 }
 
 // begin starts a command and waits for the line that holds sign.
@@ -39,18 +40,24 @@ func begin(ctx context.Context, name, sign string, cmd *exec.Cmd) (*process, err
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &process{name: name, cmd: cmd}
+	p := &process{name: name, cmd: cmd, lines: make(chan string, 16)}
 	told := make(chan string, 1)
 	go func() {
+		defer close(p.lines)
 		defer close(told)
 		in := bufio.NewScanner(out)
-		for in.Scan() {
-			if strings.Contains(in.Text(), sign) {
-				told <- in.Text()
-				break
+		for ready := false; in.Scan(); {
+			if !ready {
+				if ready = strings.Contains(in.Text(), sign); ready {
+					told <- in.Text()
+				}
+				continue
+			}
+			select {
+			case p.lines <- in.Text():
+			default: // the pipe must stay empty
 			}
 		}
-		_, _ = io.Copy(io.Discard, out) // keeps the pipe empty
 	}()
 	select {
 	case word, ok := <-told:
