@@ -17,6 +17,8 @@ import (
 // many for a moment, never one too few for longer than it takes to ask.
 type backlog struct {
 	queue *queue.Queue
+	pool  string
+	class string
 
 	mu    sync.Mutex
 	lanes map[string]*lane
@@ -44,7 +46,9 @@ const (
 	guesses = 256
 )
 
-func newBacklog(q *queue.Queue) *backlog { return &backlog{queue: q, lanes: map[string]*lane{}} }
+func newBacklog(q *queue.Queue, pool, class string) *backlog {
+	return &backlog{queue: q, pool: pool, class: class, lanes: map[string]*lane{}}
+}
 
 // arrive counts a hint that has come.
 func (b *backlog) arrive(subject string) {
@@ -86,7 +90,7 @@ func (b *backlog) refresh(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	lanes, err := b.queue.Lanes(ctx)
+	lanes, err := b.queue.Lanes(ctx, b.pool, b.class)
 	if err != nil {
 		return err
 	}

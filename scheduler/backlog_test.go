@@ -18,7 +18,7 @@ func counted(b *backlog) map[string]int {
 }
 
 func TestBacklogIsKeptBetweenQuestions(t *testing.T) {
-	b := newBacklog(nil)
+	b := newBacklog(nil, "main", "s")
 	for range 3 {
 		b.arrive(laneA)
 	}
@@ -38,7 +38,7 @@ func TestBacklogIsKeptBetweenQuestions(t *testing.T) {
 }
 
 func TestBacklogNeverCountsTooFewForWhatCameWhileItAsked(t *testing.T) {
-	b := newBacklog(nil)
+	b := newBacklog(nil, "main", "s")
 	b.arrive(laneA)
 	before := map[string]uint64{laneA: 1} // as it is when the stream is asked
 	b.arrive(laneA)
@@ -54,7 +54,7 @@ func TestBacklogNeverCountsTooFewForWhatCameWhileItAsked(t *testing.T) {
 }
 
 func TestLaneWaitsSinceItsHeadCame(t *testing.T) {
-	b := newBacklog(nil)
+	b := newBacklog(nil, "main", "s")
 	began := time.Now()
 	b.arrive(laneA)
 	since := b.waiting()[0].since

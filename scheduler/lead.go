@@ -4,20 +4,23 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
-// Lead does what one scheduler of a pool does for all: it releases hints,
-// looks after lost workers, wakes jobs that wait for a time, and reconciles
-// hints with records. Whoever holds the pool's lease does it; a second
-// scheduler waits for the lease, and nothing is handed over, since all of it
-// stands in the queue.
+// Lead does what one scheduler does for all: it releases hints, looks after
+// lost workers, wakes jobs that wait for a time, and reconciles hints with
+// records. Each pool has a lease, and whoever holds it does this for the pool;
+// a second scheduler waits for the lease, and nothing is handed over, since
+// all of it stands in the queue. What is of no pool is done by the leader of
+// the default one.
 type Lead struct {
 	Queue  *queue.Queue
 	Logger *slog.Logger
@@ -37,11 +40,12 @@ type Lead struct {
 	// settings is what is set for tenants and queues. Run keeps it if nobody
 	// else does.
 	settings *settings
+	led      ledPools
 }
 
 // LeadCounters count what the leader has done since the process started.
 type LeadCounters struct {
-	Leading   atomic.Bool
+	Leading   atomic.Bool  // the default pool
 	Released  atomic.Int64 // hints released, of all tenants
 	Dropped   atomic.Int64 // hints that no job needed any more
 	Lost      atomic.Int64 // workers lost
@@ -89,31 +93,130 @@ func (l *Lead) Run(ctx context.Context) error {
 		l.Aging = defaultAging
 	}
 	l.kicks = make(chan struct{}, 1)
-	if l.settings != nil {
-		return l.lead(ctx)
-	}
-	l.settings = newSettings()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return l.Queue.WatchSettings(ctx, l.settings.apply) })
-	group.Go(func() error { return l.lead(ctx) })
+	if l.settings == nil {
+		l.settings = newSettings()
+		group.Go(func() error { return l.Queue.WatchSettings(ctx, l.settings.apply) })
+	}
+	group.Go(func() error { return l.pools(ctx) })
+	group.Go(func() error { return l.lost(ctx) })
+	group.Go(func() error { return l.reconcile(ctx) })
 	return group.Wait()
 }
 
-func (l *Lead) lead(ctx context.Context) error {
+// pools leads every pool that there is, and that no other leads.
+func (l *Lead) pools(ctx context.Context) error {
 	// Nothing is released before it is known whether it is to wait.
 	if err := l.settings.await(ctx, func() bool { return l.settings.listed }); err != nil {
 		return err
 	}
-	return l.Queue.Lead(ctx, func(ctx context.Context, lease *queue.Lease) error {
-		l.Counters.Leading.Store(true)
-		defer l.Counters.Leading.Store(false)
+	group, ctx := errgroup.WithContext(ctx)
+	ends := map[string]context.CancelFunc{}
+	group.Go(func() error {
+		return l.Queue.WatchPools(ctx, func(pools []job.Pool) {
+			l.led.know(pools)
+			for _, p := range pools {
+				if ends[p.Name] != nil {
+					continue
+				}
+				ctx, end := context.WithCancel(ctx)
+				ends[p.Name] = end
+				group.Go(func() error {
+					if err := l.pool(ctx, p.Name); ctx.Err() == nil {
+						return err
+					}
+					return nil // removed, or the scheduler stops
+				})
+			}
+			for name, end := range ends {
+				if !slices.ContainsFunc(pools, func(p job.Pool) bool { return p.Name == name }) {
+					end()
+					delete(ends, name)
+				}
+			}
+		})
+	})
+	return group.Wait()
+}
+
+// pool leads one pool, and what is of none beside the default one.
+func (l *Lead) pool(ctx context.Context, pool string) error {
+	return l.Queue.Lead(ctx, pool, func(ctx context.Context, lease *queue.Lease) error {
+		l.led.set(pool, true)
+		defer l.led.set(pool, false)
+		l.kick() // what happened while nobody led
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return l.release(ctx, lease) })
-		group.Go(func() error { return l.lost(ctx) })
-		group.Go(func() error { return l.reconcile(ctx) })
-		group.Go(func() error { return l.Queue.Due(ctx) })
+		if pool == job.DefaultPool {
+			l.Counters.Leading.Store(true)
+			defer l.Counters.Leading.Store(false)
+			group.Go(func() error { return l.Queue.Due(ctx) })
+		}
 		return group.Wait()
 	})
+}
+
+// ledPools are the pools there are and those that are led here.
+type ledPools struct {
+	mu    sync.Mutex
+	known []job.Pool
+	led   map[string]bool
+	// changed is closed and replaced when other pools are known.
+	changed chan struct{}
+}
+
+func (p *ledPools) know(pools []job.Pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known = pools
+	if p.changed != nil {
+		close(p.changed)
+	}
+	p.changed = make(chan struct{})
+}
+
+func (p *ledPools) set(pool string, led bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.led == nil {
+		p.led = map[string]bool{}
+	}
+	p.led[pool] = led
+}
+
+// has reports whether the pool is led here.
+func (p *ledPools) has(pool string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.led[pool]
+}
+
+// all are the names of the pools that are led here.
+func (p *ledPools) all() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for name, led := range p.led {
+		if led {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// look is what a pool is made of at the moment, and what tells of a change.
+func (p *ledPools) look(name string) (job.Pool, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	for _, one := range p.known {
+		if one.Name == name {
+			return one, p.changed
+		}
+	}
+	return job.Pool{Name: name}, p.changed
 }
 
 // kick has a reconcile pass made soon.

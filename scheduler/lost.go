@@ -14,6 +14,9 @@ import (
 func (l *Lead) lost(ctx context.Context) error {
 	lives := map[string]queue.Worker{} // by pool and ID, as last heard
 	lose := func(w queue.Worker, left bool) {
+		if !l.led.has(w.Pool) {
+			return // its leader does it; who leads after him makes a pass
+		}
 		n := l.Queue.SettleWorker(ctx, w)
 		l.Counters.Abandoned.Add(int64(n))
 		l.Logger.Info("worker is gone", "worker", w.ID, "left", left, "jobs", n)

@@ -49,16 +49,16 @@ type view struct{ s *Scheduler }
 
 var (
 	descFinal   = prometheus.NewDesc(telemetry.MetricFinal, "Jobs that ended since the start.", []string{"state", "blame", "reason"}, nil)
-	descBacklog = prometheus.NewDesc(telemetry.MetricBacklog, "Jobs that have not ended.", []string{"pool", "tenant", "queue", "state"}, nil)
+	descBacklog = prometheus.NewDesc(telemetry.MetricBacklog, "Jobs that have not ended.", []string{"tenant", "queue", "state"}, nil)
 	descRecords = prometheus.NewDesc(telemetry.MetricRecords, "Jobs that lists know.", nil, nil)
 	descWorkers = prometheus.NewDesc(telemetry.MetricWorkers, "Registered workers.", []string{"pool", "state"}, nil)
 	descSlots   = prometheus.NewDesc(telemetry.MetricSlots, "Slots of a worker.", []string{"pool", "worker"}, nil)
 	descLead    = map[string]*prometheus.Desc{
-		telemetry.MetricReleased:       prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", []string{"pool"}, nil),
-		telemetry.MetricLost:           prometheus.NewDesc(telemetry.MetricLost, "Workers found lost by this scheduler.", []string{"pool"}, nil),
-		telemetry.MetricRetried:        prometheus.NewDesc(telemetry.MetricRetried, "Attempts of lost workers given to others.", []string{"pool"}, nil),
-		telemetry.MetricReconcileFinds: prometheus.NewDesc(telemetry.MetricReconcileFinds, "Hints that were missing and given again.", []string{"pool"}, nil),
-		telemetry.MetricLogsDropped:    prometheus.NewDesc(telemetry.MetricLogsDropped, "Chunks of logs that this process dropped.", []string{"pool"}, nil),
+		telemetry.MetricReleased:       prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", nil, nil),
+		telemetry.MetricLost:           prometheus.NewDesc(telemetry.MetricLost, "Workers found lost by this scheduler.", nil, nil),
+		telemetry.MetricRetried:        prometheus.NewDesc(telemetry.MetricRetried, "Attempts of lost workers given to others.", nil, nil),
+		telemetry.MetricReconcileFinds: prometheus.NewDesc(telemetry.MetricReconcileFinds, "Hints that were missing and given again.", nil, nil),
+		telemetry.MetricLogsDropped:    prometheus.NewDesc(telemetry.MetricLogsDropped, "Chunks of logs that this process dropped.", nil, nil),
 	}
 	descBusy = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
 )
@@ -76,7 +76,6 @@ func (v view) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (v view) Collect(out chan<- prometheus.Metric) {
 	x := v.s.index
-	pool := v.s.Queue.Pool()
 	x.mu.RLock()
 	for k, n := range x.finals {
 		out <- prometheus.MustNewConstMetric(descFinal, prometheus.CounterValue, float64(n), string(k.state), string(k.blame), string(k.reason))
@@ -84,7 +83,7 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 	for name, q := range x.queues {
 		for state, n := range q.states {
 			if !state.Final() {
-				out <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(n), pool, name.tenant, name.name, string(state))
+				out <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(n), name.tenant, name.name, string(state))
 			}
 		}
 	}
@@ -96,7 +95,7 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 		telemetry.MetricReleased: lead.Released.Load(), telemetry.MetricLost: lead.Lost.Load(), telemetry.MetricRetried: lead.Abandoned.Load(),
 		telemetry.MetricReconcileFinds: lead.Restored.Load(), telemetry.MetricLogsDropped: v.s.Queue.DroppedLogs(),
 	} {
-		out <- prometheus.MustNewConstMetric(descLead[name], prometheus.CounterValue, float64(n), pool)
+		out <- prometheus.MustNewConstMetric(descLead[name], prometheus.CounterValue, float64(n))
 	}
 
 	kinds := map[[2]string]int{}

@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -21,8 +23,8 @@ const (
 	orphanAge = 30 * time.Minute
 )
 
-// reconcile compares records with hints: when this scheduler begins to lead,
-// after each reconnect (the server may have restarted), after a worker was
+// reconcile compares records with hints: when this scheduler begins to lead a
+// pool, after each reconnect (the server may have restarted), after a worker was
 // lost, and every ten minutes. Outside of power loss it should find only what
 // crashed gateways and workers left.
 func (l *Lead) reconcile(ctx context.Context) error {
@@ -43,6 +45,10 @@ func (l *Lead) reconcile(ctx context.Context) error {
 			judged = time.Now().Add(l.Grace + time.Second)
 		}
 		after := l.Every
+		if len(l.led.all()) == 0 {
+			next.Reset(after)
+			continue
+		}
 		young, err := l.pass(ctx, past)
 		left := time.Until(judged)
 		switch {
@@ -56,7 +62,7 @@ func (l *Lead) reconcile(ctx context.Context) error {
 		case young && left > 0:
 			after = left // what was too young then is old enough
 		}
-		if err == nil && !time.Now().Before(sweep) {
+		if err == nil && !time.Now().Before(sweep) && l.led.has(job.DefaultPool) {
 			l.sweep(ctx)
 			sweep = time.Now().Add(l.Every)
 		}
@@ -76,21 +82,32 @@ func (l *Lead) sweep(ctx context.Context) {
 	}
 }
 
-// pass looks at every record once. young: some had changed, or had their hint
+// pass looks once at every record of the pools that are led here. young: some had changed, or had their hint
 // delivered, too recently to tell whether all is well with them.
 func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
-	view := hints{now: time.Now(), grace: l.Grace, past: past, delivered: map[string]uint64{}}
-	if view.heads, err = l.Queue.Heads(ctx); err != nil {
-		return false, err
-	}
-	if view.ready, err = l.Queue.InReady(ctx); err != nil {
-		return false, err
+	view := hints{now: time.Now(), grace: l.Grace, past: past, delivered: map[string]uint64{},
+		heads: map[string]time.Time{}, ready: map[string]queue.ReadyHint{}}
+	led := l.led.all()
+	for _, pool := range led {
+		heads, err := l.Queue.Heads(ctx, pool)
+		if err != nil {
+			return false, err
+		}
+		ready, err := l.Queue.InReady(ctx, pool)
+		if err != nil {
+			return false, err
+		}
+		maps.Copy(view.heads, heads)
+		maps.Copy(view.ready, ready)
 	}
 	if view.timers, err = l.Queue.Timers(ctx); err != nil {
 		return false, err
 	}
 	var suspects []queue.Summary
 	err = l.Queue.Records(ctx, func(s queue.Summary) error {
+		if !slices.Contains(led, s.Pool) {
+			return nil
+		}
 		switch view.judge(s) {
 		case suspect:
 			suspects = append(suspects, s)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
@@ -24,6 +26,7 @@ const (
 // releaser decides whose turn it is while this process leads.
 type releaser struct {
 	*Lead
+	class   string
 	lease   *queue.Lease
 	backlog *backlog
 	fair    *fair
@@ -32,11 +35,47 @@ type releaser struct {
 	patience time.Duration
 }
 
-// release keeps READY just so full that no slot waits for it, taking hints
-// from the lanes in the order that fair decides.
+// release releases the hints of every class of a pool.
 func (l *Lead) release(ctx context.Context, lease *queue.Lease) error {
-	r := &releaser{Lead: l, lease: lease, backlog: newBacklog(l.Queue), fair: newFair(l.Aging), level: level{target: shallow}, patience: cappedAgain}
-	wakes, stop, err := l.Queue.Wakes(r.backlog.arrive)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		ends := map[string]context.CancelFunc{}
+		for {
+			pool, changed := l.led.look(lease.Pool())
+			for _, c := range pool.Classes {
+				if ends[c.Name] != nil {
+					continue
+				}
+				ctx, end := context.WithCancel(ctx)
+				ends[c.Name] = end
+				group.Go(func() error {
+					if err := l.releaseClass(ctx, lease, c.Name); ctx.Err() == nil {
+						return err
+					}
+					return nil // removed, or not leading any more
+				})
+			}
+			for name, end := range ends {
+				if _, stays := pool.Class(name); !stays {
+					end()
+					delete(ends, name)
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-changed:
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// releaseClass keeps READY just so full that no slot waits for it, taking
+// hints from the lanes in the order that fair decides.
+func (l *Lead) releaseClass(ctx context.Context, lease *queue.Lease, class string) error {
+	r := &releaser{Lead: l, class: class, lease: lease, backlog: newBacklog(l.Queue, lease.Pool(), class), fair: newFair(l.Aging), level: level{target: shallow}, patience: cappedAgain}
+	wakes, stop, err := l.Queue.Wakes(lease.Pool(), class, r.backlog.arrive)
 	if err != nil {
 		return err
 	}
@@ -52,7 +91,7 @@ func (l *Lead) release(ctx context.Context, lease *queue.Lease) error {
 		case errors.Is(err, job.ErrLostClaim):
 			return err // another leads
 		case err != nil:
-			l.Logger.Warn("release", "error", err)
+			l.Logger.Warn("release", "pool", lease.Pool(), "error", err)
 			if err := wait(ctx, 200*time.Millisecond); err != nil {
 				return err
 			}
@@ -82,7 +121,7 @@ func (r *releaser) fill(ctx context.Context) (again time.Duration, err error) {
 			r.level.more = false
 			return releasePoll, nil
 		}
-		depth, err := r.Queue.Depth(ctx)
+		depth, err := r.Queue.Depth(ctx, r.lease.Pool(), r.class)
 		if err != nil {
 			return releasePoll, err
 		}
@@ -124,7 +163,7 @@ func (r *releaser) out(ctx context.Context, lanes []waiting) (map[scoped]int, er
 	if !r.settings.anyCap(lanes) {
 		return nil, nil
 	}
-	list, err := r.Queue.Out(ctx)
+	list, err := r.Queue.Out(ctx, r.lease.Pool())
 	if err != nil {
 		return nil, err
 	}

@@ -133,7 +133,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	server := s.server()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.listener) }()
-	s.log.Info("scheduler serves", "address", s.listener.Addr().String(), "pool", s.Queue.Pool())
+	s.log.Info("scheduler serves", "address", s.listener.Addr().String())
 
 	var err error
 	select {

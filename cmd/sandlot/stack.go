@@ -207,7 +207,7 @@ func (s *stack) openQueue(ctx context.Context) (err error) {
 	s.queue, err = queue.Open(ctx, queue.Config{
 		Server: s.embedded, URL: s.nats.url(), CredsFile: s.nats.Creds, Replicas: s.nats.Replicas,
 		Durability: queue.Profile(s.nats.Durability), ChangeDurability: s.nats.Change,
-		Name: s.name(), Pool: s.worker.Pool, Logger: s.log,
+		Name: s.name(), Logger: s.log,
 	})
 	if err == nil {
 		s.add("queue", func(context.Context) error { s.queue.Close(); return nil })

@@ -18,8 +18,8 @@ const acceptTimeout = 10 * time.Second
 
 // Accept stores a queued record and gives its hint, or sets its timer if it
 // is not to run yet. The caller fills in who and what (ID, Tenant, BodyHash,
-// Spec or SpecRef, Image, Queue, Priority, NotBefore, …); Pool, Class, State,
-// AcceptedAt, UpdatedAt and Timings.Accept are set here.
+// Spec or SpecRef, Image, Queue, Priority, NotBefore, …); State, AcceptedAt, UpdatedAt and
+// Timings.Accept are set here, and Pool and Class where they are empty.
 //
 // If the ID is taken, the record that is there is returned (created false) if
 // it has the same BodyHash, else job.ErrConflict. job.ErrFull, a *FullError,
@@ -43,7 +43,13 @@ func (q *Queue) Accept(ctx context.Context, rec job.Record) (accepted job.Record
 // fresh is rec as it is first stored.
 func (q *Queue) fresh(rec job.Record) stored {
 	now := time.Now().UTC()
-	rec.Schema, rec.State, rec.Pool, rec.Class = job.Schema, job.Queued, q.cfg.Pool, q.cfg.Class
+	rec.Schema, rec.State = job.Schema, job.Queued
+	if rec.Pool == "" {
+		rec.Pool = job.DefaultPool
+	}
+	if rec.Class == "" {
+		rec.Class = job.DefaultClass
+	}
 	rec.AcceptedAt, rec.UpdatedAt, rec.Timings.Accept = now, now, now
 	rec.Attempt, rec.Attempts, rec.Worker, rec.Result = 0, nil, "", nil
 	if rec.Retention <= 0 {

@@ -94,7 +94,10 @@ func (q *Queue) CreateBatch(ctx context.Context, b job.Batch) (job.Batch, error)
 	case !errors.Is(err, job.ErrNotFound):
 		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
 	}
-	b.Pool, b.UpdatedAt = q.cfg.Pool, time.Now().UTC()
+	b.UpdatedAt = time.Now().UTC()
+	if b.Pool == "" {
+		b.Pool = job.DefaultPool
+	}
 	if err := q.putBatch(ctx, b, seq); err != nil {
 		if errors.Is(err, errMoved) {
 			err = job.ErrConflict

@@ -76,7 +76,7 @@ func TestReplicatedReleaseMovesEachHintOnce(t *testing.T) {
 func wantWaiting(t *testing.T, q *queue.Queue, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("READY has %d hints", n), func() bool {
-		depth, err := q.Depth(within(t))
+		depth, err := q.Depth(within(t), job.DefaultPool, job.DefaultClass)
 		if err != nil || depth.Waiting > n {
 			t.Fatalf("READY has %+v instead of %d, %v", depth, n, err)
 		}
@@ -90,14 +90,14 @@ func TestReplicatedReleaseIsFenced(t *testing.T) {
 	acceptMany(t, q, "job", 5)
 	l := lead(t, q)
 	lead(t, connect("old")) // a later life takes the lease over
-	lanes, err := q.Lanes(within(t))
+	lanes, err := q.Lanes(within(t), job.DefaultPool, queue.EveryClass)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := q.Release(within(t), l, queue.Turn{Lane: lanes[0], N: 5}); !errors.Is(err, job.ErrLostClaim) {
 		t.Fatalf("got %v", err)
 	}
-	if depth, err := q.Depth(within(t)); err != nil || depth.Waiting != 0 {
+	if depth, err := q.Depth(within(t), job.DefaultPool, job.DefaultClass); err != nil || depth.Waiting != 0 {
 		t.Fatalf("READY has %+v, %v", depth, err)
 	}
 }

@@ -126,7 +126,11 @@ func (q *Queue) agree(ctx context.Context, have, want layout) error {
 // changeDurability makes what is installed what q.layout says. It may be cut
 // short and run again.
 func (q *Queue) changeDurability(ctx context.Context, have layout) error {
-	for _, name := range q.layoutStreams() {
+	names, err := q.layoutStreams(ctx)
+	if err != nil {
+		return fmt.Errorf("change durability: %w", err)
+	}
+	for _, name := range names {
 		s, err := q.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			continue
@@ -150,9 +154,19 @@ func (q *Queue) changeDurability(ctx context.Context, have layout) error {
 	return nil // the streams of records are told as all is ensured
 }
 
-// layoutStreams names all streams there should be, buckets included.
-func (q *Queue) layoutStreams() []string {
+// layoutStreams names all streams there should be, buckets included, and those
+// of the pools there are.
+func (q *Queue) layoutStreams(ctx context.Context) ([]string, error) {
 	var names []string
+	all := q.js.StreamNames(ctx)
+	for name := range all.Name() {
+		if strings.HasPrefix(name, readyStream("")) {
+			names = append(names, name)
+		}
+	}
+	if err := all.Err(); err != nil {
+		return nil, fmt.Errorf("list streams: %w", err)
+	}
 	for _, s := range q.streams() {
 		names = append(names, s.Name)
 	}
@@ -162,7 +176,7 @@ func (q *Queue) layoutStreams() []string {
 	for _, o := range q.objectBuckets() {
 		names = append(names, "OBJ_"+o.Bucket)
 	}
-	return names
+	return names, nil
 }
 
 // late reports whether a stream has hints only, which strict writes late.

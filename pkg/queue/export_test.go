@@ -23,7 +23,7 @@ func GiveHint(q *Queue, ctx context.Context, tenant, id, reason string) error {
 // ForceRelease moves all hints to READY without asking their records, as if
 // the record had changed a moment later.
 func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
-	lanes, err := q.Lanes(ctx)
+	lanes, err := q.Lanes(ctx, l.pool, EveryClass)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func ForceRelease(q *Queue, ctx context.Context, l *Lease) error {
 // ReleaseUncut publishes the heads of all lanes and leaves them there, as a
 // leader does that dies in between.
 func ReleaseUncut(q *Queue, ctx context.Context, l *Lease) error {
-	lanes, err := q.Lanes(ctx)
+	lanes, err := q.Lanes(ctx, l.pool, EveryClass)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func LoseHints(q *Queue, ctx context.Context) error {
 
 // LoseReady removes what was released and not delivered.
 func LoseReady(q *Queue, ctx context.Context) error {
-	s, err := q.js.Stream(ctx, readyStream(q.cfg.Pool))
+	s, err := q.js.Stream(ctx, readyStream(job.DefaultPool))
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func Unlist(r *Registration) {
 // StreamNames lists the layout.
 func StreamNames(q *Queue) []string {
 	var names []string
-	for _, s := range q.streams() {
+	for _, s := range append(q.streams(), q.poolStream(job.DefaultPool)) {
 		names = append(names, s.Name)
 	}
 	slices.Sort(names)

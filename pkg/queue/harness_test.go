@@ -92,7 +92,7 @@ func lead(t testing.TB, q *queue.Queue) *queue.Lease {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = q.Lead(ctx, func(ctx context.Context, l *queue.Lease) error {
+		_ = q.Lead(ctx, "main", func(ctx context.Context, l *queue.Lease) error {
 			leases <- l
 			<-ctx.Done()
 			return nil
@@ -112,7 +112,7 @@ func lead(t testing.TB, q *queue.Queue) *queue.Lease {
 func releaseAll(t testing.TB, q *queue.Queue, l *queue.Lease) (n queue.Released) {
 	t.Helper()
 	for {
-		lanes, err := q.Lanes(within(t))
+		lanes, err := q.Lanes(within(t), l.Pool(), queue.EveryClass)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -111,7 +111,19 @@ func (q *Queue) installOnce(ctx context.Context) error {
 			return fmt.Errorf("consumer %s: %w", c.config.Durable, err)
 		}
 	}
-	return q.ensureBuckets(ctx)
+	if err := q.ensureBuckets(ctx); err != nil {
+		return err
+	}
+	pools, err := q.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if err := q.ensurePool(ctx, p); err != nil {
+			return fmt.Errorf("pool %s: %w", p.Name, err)
+		}
+	}
+	return nil
 }
 
 // checkServer refuses servers that lack what the layout needs.
@@ -209,11 +221,8 @@ func compare(have, want jetstream.StreamConfig) error {
 // streams is the layout. A stream that holds accepted work discards new
 // messages when it is full, never old ones.
 func (q *Queue) streams() []jetstream.StreamConfig {
-	sizes := DefaultSizes()
-	if q.cfg.Sizes != nil {
-		sizes = q.cfg.Sizes.filled()
-	}
-	pool, shards := q.cfg.Pool, q.layout.shards
+	sizes := q.sizes()
+	shards := q.layout.shards
 	var all []jetstream.StreamConfig
 	for s := range shards {
 		subject := "r." + strconv.Itoa(s) + ".>"
@@ -236,15 +245,6 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 			PersistMode: q.hintPersistence(),
 		},
 		jetstream.StreamConfig{
-			Name: readyStream(pool), Subjects: []string{"rdy." + pool + ".>", leaseSubject(pool)},
-			Description: "released hints, and the lease of the one who releases",
-			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxMsgs: 200_000,
-			MaxBytes: sizes.Ready, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
-			AllowRollup: true, AllowMsgTTL: true, AllowAtomicPublish: q.layout.replicated(),
-			RePublish:   &jetstream.RePublish{Source: leaseSubject(pool), Destination: "evt." + leaseSubject(pool)},
-			PersistMode: q.hintPersistence(),
-		},
-		jetstream.StreamConfig{
 			// Schedules exclude discard new and with it a size: there is at
 			// most one timer per record and kind, and records are bounded.
 			Name: delayStream, Subjects: []string{"sched.>", "cron.>", "due.>"},
@@ -264,14 +264,41 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 		},
 	)
 	for i := range all {
-		all[i].Storage = jetstream.FileStorage
-		all[i].Replicas = q.layout.replicas
-		if all[i].Metadata == nil {
-			all[i].Metadata = map[string]string{}
-		}
-		all[i].Metadata["app"], all[i].Metadata["layout_version"] = "sandlot", layoutVersion
+		all[i] = q.common(all[i])
 	}
 	return all
+}
+
+// poolStream is that of one pool: what is released in it, and the lease of
+// the one who releases.
+func (q *Queue) poolStream(pool string) jetstream.StreamConfig {
+	return q.common(jetstream.StreamConfig{
+		Name: readyStream(pool), Subjects: []string{"rdy." + pool + ".>", leaseSubject(pool)},
+		Description: "released hints, and the lease of the one who releases",
+		Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxMsgs: 200_000,
+		MaxBytes: q.sizes().Ready, MaxMsgSize: 64 << 10, Duplicates: dedupeWindow, AllowDirect: true,
+		AllowRollup: true, AllowMsgTTL: true, AllowAtomicPublish: q.layout.replicated(),
+		RePublish:   &jetstream.RePublish{Source: leaseSubject(pool), Destination: "evt." + leaseSubject(pool)},
+		PersistMode: q.hintPersistence(),
+	})
+}
+
+// common fills in what all streams have in common.
+func (q *Queue) common(s jetstream.StreamConfig) jetstream.StreamConfig {
+	s.Storage = jetstream.FileStorage
+	s.Replicas = q.layout.replicas
+	if s.Metadata == nil {
+		s.Metadata = map[string]string{}
+	}
+	s.Metadata["app"], s.Metadata["layout_version"] = "sandlot", layoutVersion
+	return s
+}
+
+func (q *Queue) sizes() Sizes {
+	if q.cfg.Sizes == nil {
+		return DefaultSizes()
+	}
+	return q.cfg.Sizes.filled()
 }
 
 type consumerOf struct {
@@ -279,15 +306,18 @@ type consumerOf struct {
 	config jetstream.ConsumerConfig
 }
 
+// poolConsumer is the line of a class, in which slots wait for jobs.
+func poolConsumer(pool, class string) consumerOf {
+	return consumerOf{readyStream(pool), jetstream.ConsumerConfig{
+		Durable: readyConsumer(class), FilterSubject: "rdy." + pool + "." + class + ".>",
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
+		MaxAckPending: 50_000, MaxWaiting: 16_384,
+		PriorityPolicy: jetstream.PriorityPolicyPrioritized, PriorityGroups: []string{priorityGroup},
+	}}
+}
+
 func (q *Queue) consumers() []consumerOf {
-	pool, class := q.cfg.Pool, q.cfg.Class
 	return []consumerOf{
-		{readyStream(pool), jetstream.ConsumerConfig{
-			Durable: readyConsumer(class), FilterSubject: "rdy." + pool + "." + class + ".>",
-			AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
-			MaxAckPending: 50_000, MaxWaiting: 16_384,
-			PriorityPolicy: jetstream.PriorityPolicyPrioritized, PriorityGroups: []string{priorityGroup},
-		}},
 		{delayStream, jetstream.ConsumerConfig{
 			Durable: dueConsumer, FilterSubject: "due.>",
 			AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1,
@@ -311,10 +341,7 @@ func (q *Queue) keyBuckets() []jetstream.KeyValueConfig {
 
 // objectBuckets are the stores of objects of the layout.
 func (q *Queue) objectBuckets() []jetstream.ObjectStoreConfig {
-	sizes := DefaultSizes()
-	if q.cfg.Sizes != nil {
-		sizes = q.cfg.Sizes.filled()
-	}
+	sizes := q.sizes()
 	all := []jetstream.ObjectStoreConfig{
 		{Bucket: string(Images), Description: "image archives", MaxBytes: sizes.Images},
 		{Bucket: string(Inputs), Description: "inputs of jobs", MaxBytes: sizes.Inputs},

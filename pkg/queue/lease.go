@@ -28,6 +28,7 @@ const (
 // stream itself, so that the server refuses a release by one who has lost it.
 type Lease struct {
 	q     *Queue
+	pool  string
 	nonce string
 
 	// mu keeps a renewal, which changes the sequence, from cutting a batch
@@ -46,23 +47,26 @@ type leaseNote struct {
 	Nonce  string `json:"nonce"`
 }
 
-// Lead calls fn while this process holds the pool's lease, again each time it
+// Pool is whose jobs the lease allows to release.
+func (l *Lease) Pool() string { return l.pool }
+
+// Lead calls fn while this process holds the lease of a pool, again each time it
 // gets it, until ctx ends. The context of fn ends when the lease is lost. A
 // former life under the same name is relieved at once, another owner when its
 // lease runs out.
-func (q *Queue) Lead(ctx context.Context, fn func(context.Context, *Lease) error) error {
+func (q *Queue) Lead(ctx context.Context, pool string, fn func(context.Context, *Lease) error) error {
 	for {
-		l, err := q.acquire(ctx)
+		l, err := q.acquire(ctx, pool)
 		if err != nil {
 			return err
 		}
-		q.log.Info("leading", "pool", q.cfg.Pool)
+		q.log.Info("leading", "pool", pool)
 		err = l.hold(ctx, fn)
 		l.giveUp()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		q.log.Warn("not leading any more", "pool", q.cfg.Pool, "error", err)
+		q.log.Warn("not leading any more", "pool", pool, "error", err)
 		if ended := pause(ctx, 200*time.Millisecond); ended != nil {
 			return ended
 		}
@@ -70,8 +74,8 @@ func (q *Queue) Lead(ctx context.Context, fn func(context.Context, *Lease) error
 }
 
 // acquire waits for the lease.
-func (q *Queue) acquire(ctx context.Context) (*Lease, error) {
-	l := &Lease{q: q, nonce: uuid.NewString(), cut: map[string]uint64{}}
+func (q *Queue) acquire(ctx context.Context, pool string) (*Lease, error) {
+	l := &Lease{q: q, pool: pool, nonce: uuid.NewString(), cut: map[string]uint64{}}
 	for {
 		got, err := l.try(ctx)
 		if got {
@@ -99,7 +103,7 @@ func (l *Lease) try(ctx context.Context) (bool, error) {
 
 func (l *Lease) read(ctx context.Context) (leaseNote, uint64, error) {
 	var note leaseNote
-	m, err := l.q.lastAtLeader(ctx, readyStream(l.q.cfg.Pool), leaseSubject(l.q.cfg.Pool))
+	m, err := l.q.lastAtLeader(ctx, readyStream(l.pool), leaseSubject(l.pool))
 	if err != nil {
 		return note, 0, err
 	}
@@ -115,7 +119,7 @@ func (l *Lease) write(ctx context.Context, seq uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	msg := l.q.message(leaseSubject(l.q.cfg.Pool))
+	msg := l.q.message(leaseSubject(l.pool))
 	msg.Data = body
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	msg.Header.Set(jetstream.MsgTTLHeader, leaseTTL.String())
@@ -180,7 +184,7 @@ func (l *Lease) renew(ctx context.Context, lose context.CancelCauseFunc) {
 func (l *Lease) giveUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	stream, err := l.q.js.Stream(ctx, readyStream(l.q.cfg.Pool))
+	stream, err := l.q.js.Stream(ctx, readyStream(l.pool))
 	if err == nil {
 		err = stream.DeleteMsg(ctx, l.seq)
 	}
@@ -276,5 +280,5 @@ func (l *Lease) noteCut(lane Lane, seq uint64) {
 // holds l.mu until the answer is there.
 func (l *Lease) fence(msg *nats.Msg) {
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(l.seq, 10))
-	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, leaseSubject(l.q.cfg.Pool))
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, leaseSubject(l.pool))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 )
 
 // Names of streams and subjects. Every part of a subject that comes from
@@ -65,8 +66,18 @@ func readySubject(pool, class, tenant, queue, image string) string {
 	return "rdy." + pool + "." + class + "." + tenant + "." + queue + "." + image
 }
 
+func poolKey(name string) string          { return "pool." + name }
 func tenantKey(id string) string          { return "tenant." + id }
 func queueKey(tenant, name string) string { return "queue." + tenant + "." + name }
+
+// lineOf is the pool and the class in the subject of a hint, in INTAKE or in
+// READY.
+func lineOf(subject string) (pool, class string) {
+	if parts := strings.SplitN(subject, ".", 4); len(parts) == 4 {
+		return parts[1], parts[2]
+	}
+	return "", ""
+}
 
 func timerSubject(tenant, id, kind string) string {
 	return "sched." + tenant + "." + id + "." + kind

@@ -21,15 +21,19 @@ const (
 	pullBeat   = 5 * time.Second
 )
 
-// pullers are the idle ones, one per slot at most.
+// pullers are the idle ones, one per slot and line at most.
 type pullers struct {
 	mu   sync.Mutex
-	idle []*puller
+	idle map[line][]*puller
 }
+
+// line is where slots wait for the jobs of one class.
+type line struct{ pool, class string }
 
 // puller asks for one hint at a time.
 type puller struct {
 	q     *Queue
+	line  line
 	sub   *nats.Subscription
 	inbox string
 	n     int // of requests
@@ -37,10 +41,42 @@ type puller struct {
 
 var errPullAgain = errors.New("pull again")
 
+// pullAny waits for one hint of any of the classes. Where several lines answer
+// at once, all but one give their hint back.
+func (q *Queue) pullAny(ctx context.Context, pool string, classes []string) (*nats.Msg, error) {
+	if len(classes) == 1 {
+		return q.pull(ctx, line{pool, classes[0]})
+	}
+	type answer struct {
+		m   *nats.Msg
+		err error
+	}
+	answers := make(chan answer, len(classes))
+	ctx, stop := context.WithCancelCause(ctx)
+	for _, class := range classes {
+		go func() {
+			m, err := q.pull(ctx, line{pool, class})
+			answers <- answer{m, err}
+		}()
+	}
+	first := <-answers
+	stop(errPullAgain)
+	for range len(classes) - 1 {
+		if a := <-answers; a.m != nil {
+			if first.m != nil {
+				_ = q.giveBack(a.m.Reply, 0)
+				continue
+			}
+			first = a
+		}
+	}
+	return first.m, first.err
+}
+
 // pull waits for one hint.
-func (q *Queue) pull(ctx context.Context) (*nats.Msg, error) {
+func (q *Queue) pull(ctx context.Context, from line) (*nats.Msg, error) {
 	for {
-		p, err := q.puller()
+		p, err := q.puller(from)
 		if err == nil {
 			var m *nats.Msg
 			if m, err = p.next(ctx); err == nil {
@@ -64,12 +100,12 @@ func (q *Queue) pull(ctx context.Context) (*nats.Msg, error) {
 	}
 }
 
-func (q *Queue) puller() (*puller, error) {
+func (q *Queue) puller(from line) (*puller, error) {
 	q.pullers.mu.Lock()
 	defer q.pullers.mu.Unlock()
-	if n := len(q.pullers.idle); n > 0 {
-		p := q.pullers.idle[n-1]
-		q.pullers.idle = q.pullers.idle[:n-1]
+	if idle := q.pullers.idle[from]; len(idle) > 0 {
+		p := idle[len(idle)-1]
+		q.pullers.idle[from] = idle[:len(idle)-1]
 		return p, nil
 	}
 	inbox := q.nc.NewInbox()
@@ -77,13 +113,16 @@ func (q *Queue) puller() (*puller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &puller{q: q, sub: sub, inbox: inbox}, nil
+	return &puller{q: q, line: from, sub: sub, inbox: inbox}, nil
 }
 
 func (all *pullers) put(p *puller) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.idle = append(all.idle, p)
+	if all.idle == nil {
+		all.idle = map[line][]*puller{}
+	}
+	all.idle[p.line] = append(all.idle[p.line], p)
 }
 
 // next asks once and waits for the answer. After an error the puller must be
@@ -98,7 +137,7 @@ func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	subject := "$JS.API.CONSUMER.MSG.NEXT." + readyStream(p.q.cfg.Pool) + "." + readyConsumer(p.q.cfg.Class)
+	subject := "$JS.API.CONSUMER.MSG.NEXT." + readyStream(p.line.pool) + "." + readyConsumer(p.line.class)
 	if err := p.q.nc.PublishRequest(subject, reply, ask); err != nil {
 		return nil, err
 	}

@@ -26,10 +26,6 @@ type Config struct {
 	// the release lease. A process that comes back under its old name takes
 	// its lease over at once, so no two that live may share one. Required.
 	Name string
-	// Pool is whose jobs are released and taken; "main" if empty.
-	Pool string
-	// Class is the resource class; "s" if empty.
-	Class string
 	// Sizes bounds the streams. Nil keeps what is installed, and installs
 	// DefaultSizes where nothing is.
 	Sizes *Sizes
@@ -47,7 +43,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Queue is a connection to the records and the hints of one pool. All methods
+// Queue is a connection to the records and the hints of all pools. All methods
 // may be called at the same time.
 type Queue struct {
 	cfg    Config
@@ -69,17 +65,6 @@ type Queue struct {
 // Open connects, creates what is missing of the layout and checks the rest.
 // It keeps trying to reach the server until ctx ends.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
-	if cfg.Pool == "" {
-		cfg.Pool = "main"
-	}
-	if cfg.Class == "" {
-		cfg.Class = "s"
-	}
-	for _, name := range []string{cfg.Pool, cfg.Class} {
-		if err := checkToken(name); err != nil {
-			return nil, fmt.Errorf("open queue: %w", err)
-		}
-	}
 	q := &Queue{cfg: cfg, log: cfg.Logger, reconnected: make(chan struct{})}
 	if err := q.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
@@ -185,11 +170,8 @@ func (q *Queue) Healthy(ctx context.Context) error {
 	return nil
 }
 
-// Name is the process's name as configured, Pool its pool.
+// Name is the process's name as configured.
 func (q *Queue) Name() string { return q.cfg.Name }
-
-// Pool is the pool whose jobs are released and taken.
-func (q *Queue) Pool() string { return q.cfg.Pool }
 
 // DroppedLogs counts log chunks that were dropped under back-pressure.
 func (q *Queue) DroppedLogs() int64 { return q.droppedLogs.Load() }

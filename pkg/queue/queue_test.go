@@ -33,7 +33,7 @@ func TestOneJobFromAcceptToCommit(t *testing.T) {
 		t.Fatalf("committed: %+v", got)
 	}
 	eventually(t, "READY is empty after the commit", func() bool {
-		d, err := q.Depth(within(t))
+		d, err := q.Depth(within(t), job.DefaultPool, job.DefaultClass)
 		return err == nil && d.Waiting == 0 && d.Held == 0
 	})
 }
@@ -72,7 +72,7 @@ func TestTwoSlotsTwoPullsAndNoMore(t *testing.T) {
 		slots.Go(func() { _, _ = q.Take(ctx, r) })
 	}
 	eventually(t, "two slots ask", func() bool {
-		d, err := q.Depth(ctx)
+		d, err := q.Depth(ctx, "main", "s")
 		return err == nil && d.Asking == 2
 	})
 	for i := range 5 {
@@ -80,7 +80,7 @@ func TestTwoSlotsTwoPullsAndNoMore(t *testing.T) {
 	}
 	releaseAll(t, q, lead(t, q))
 	slots.Wait()
-	if d, err := q.Depth(ctx); err != nil || d.Waiting != 3 || d.Held != 2 || d.Asking != 0 {
+	if d, err := q.Depth(ctx, "main", "s"); err != nil || d.Waiting != 3 || d.Held != 2 || d.Asking != 0 {
 		t.Fatalf("%+v %v", d, err)
 	}
 	cancel()

@@ -38,9 +38,10 @@ func (q *Queue) records(ctx context.Context, fn func(message) error) error {
 	return nil
 }
 
-// Heads says of every lane in which hints wait when the first of them came.
-func (q *Queue) Heads(ctx context.Context) (map[string]time.Time, error) {
-	lanes, err := q.Lanes(ctx)
+// Heads says of every lane of a pool in which hints wait when the first of
+// them came.
+func (q *Queue) Heads(ctx context.Context, pool string) (map[string]time.Time, error) {
+	lanes, err := q.Lanes(ctx, pool, EveryClass)
 	if err != nil {
 		return nil, err
 	}
@@ -71,23 +72,34 @@ func (q *Queue) Head(ctx context.Context, lane Lane) (time.Time, error) {
 
 // ReadyHint is a hint in READY.
 type ReadyHint struct {
-	Seq uint64
+	Pool, Class string
+	Seq         uint64
 	// Delivered: a worker has got it, and not yet acknowledged it.
 	Delivered bool
 }
 
-// InReady lists the hints in READY by job; of several the last.
-func (q *Queue) InReady(ctx context.Context) (map[string]ReadyHint, error) {
-	info, err := q.readyInfo(ctx)
+// InReady lists the hints in the READY of a pool by job; of several the last.
+func (q *Queue) InReady(ctx context.Context, pool string) (map[string]ReadyHint, error) {
+	// How far a class is delivered is asked before its hints are looked at.
+	delivered := map[string]uint64{}
+	p, _, err := q.Pool(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
+	for _, c := range p.Classes {
+		info, err := q.readyInfo(ctx, pool, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		delivered[c.Name] = info.Delivered.Stream
+	}
 	hints := map[string]ReadyHint{}
-	err = q.scan(ctx, readyStream(q.cfg.Pool), "rdy.>", func(m message) {
-		hints[m.header.Get(headerJob)] = ReadyHint{m.seq, m.seq <= info.Delivered.Stream}
+	err = q.scan(ctx, readyStream(pool), "rdy.>", func(m message) {
+		_, class := lineOf(m.subject)
+		hints[m.header.Get(headerJob)] = ReadyHint{pool, class, m.seq, m.seq <= delivered[class]}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("scan READY: %w", err)
+		return nil, fmt.Errorf("scan READY of %s: %w", pool, err)
 	}
 	return hints, nil
 }
@@ -95,13 +107,13 @@ func (q *Queue) InReady(ctx context.Context) (map[string]ReadyHint, error) {
 // Redeliver has a hint in READY that was delivered come again now, in the
 // name of whoever got it. One that was acknowledged meanwhile stays gone.
 func (q *Queue) Redeliver(ctx context.Context, h ReadyHint) error {
-	info, err := q.readyInfo(ctx)
+	info, err := q.readyInfo(ctx, h.Pool, h.Class)
 	if err != nil {
 		return err
 	}
 	// $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>:
 	// the server goes by the stream's sequence and wants the consumer's in range.
-	return q.giveBack(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", readyStream(q.cfg.Pool), readyConsumer(q.cfg.Class),
+	return q.giveBack(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", readyStream(h.Pool), readyConsumer(h.Class),
 		h.Seq, info.Delivered.Consumer, time.Now().UnixNano()), 0)
 }
 

@@ -31,6 +31,7 @@ const (
 type Registration struct {
 	q              *Queue
 	id, pool, life string
+	classes        []string
 
 	control chan Control
 	done    chan struct{}
@@ -51,20 +52,29 @@ type Registration struct {
 var errClosed = errors.New("registration was closed")
 
 // Register announces a worker, then settles what a former life of the same ID
-// held. Needed before Take and Claim.
+// held. Needed before Take and Claim. A *NoClassError: its pool or one of its
+// classes is not there.
 func (q *Queue) Register(ctx context.Context, w Worker) (*Registration, error) {
 	if w.Pool == "" {
-		w.Pool = q.cfg.Pool
+		w.Pool = job.DefaultPool
+	}
+	if len(w.Classes) == 0 {
+		w.Classes = []string{job.DefaultClass}
 	}
 	if err := checkToken(w.ID); err != nil {
 		return nil, fmt.Errorf("register worker: %w", err)
+	}
+	for _, class := range w.Classes {
+		if err := q.checkClass(ctx, w.Pool, class); err != nil {
+			return nil, fmt.Errorf("register worker %s: %w", w.ID, err)
+		}
 	}
 	w.Schema, w.Life, w.Held = job.Schema, uuid.NewString(), nil
 	if w.Started.IsZero() {
 		w.Started = time.Now().UTC()
 	}
 	r := &Registration{
-		q: q, id: w.ID, pool: w.Pool, life: w.Life, worker: w, held: map[string]*holding{},
+		q: q, id: w.ID, pool: w.Pool, life: w.Life, classes: w.Classes, worker: w, held: map[string]*holding{},
 		control: make(chan Control, 64), done: make(chan struct{}),
 		changed: make(chan struct{}, 1), check: make(chan string, 64),
 	}
@@ -211,13 +221,13 @@ func (r *Registration) renew(ctx context.Context) error {
 func (r *Registration) ID() string { return r.id }
 
 // Update changes what the worker says of itself (Draining, Images, …) and
-// makes it known. ID, Pool, Life and Held stay as they are.
+// makes it known. ID, Pool, Classes, Life and Held stay as they are.
 func (r *Registration) Update(change func(*Worker)) {
 	r.mu.Lock()
 	next := r.worker
 	next.Images = slices.Clone(next.Images)
 	change(&next)
-	next.Schema, next.ID, next.Pool, next.Life = job.Schema, r.id, r.pool, r.life
+	next.Schema, next.ID, next.Pool, next.Classes, next.Life = job.Schema, r.id, r.pool, r.classes, r.life
 	r.worker = next
 	r.mu.Unlock()
 	r.wake()

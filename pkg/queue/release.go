@@ -21,15 +21,20 @@ import (
 // Lane is a line of hints in INTAKE that are released one after the other.
 type Lane struct {
 	Subject  string
+	Pool     string
+	Class    string
 	Tenant   string
 	Queue    string
 	Priority int
 	Backlog  uint64 // hints that wait
 }
 
-// Lanes lists the lanes of the pool and class in which hints wait.
-func (q *Queue) Lanes(ctx context.Context) ([]Lane, error) {
-	info, err := q.streamInfo(ctx, intakeStream, "in."+q.cfg.Pool+"."+q.cfg.Class+".>")
+// EveryClass stands for all classes of a pool.
+const EveryClass = "*"
+
+// Lanes lists the lanes of a class of a pool in which hints wait.
+func (q *Queue) Lanes(ctx context.Context, pool, class string) ([]Lane, error) {
+	info, err := q.streamInfo(ctx, intakeStream, "in."+pool+"."+class+".>")
 	if err != nil {
 		return nil, fmt.Errorf("list lanes: %w", err)
 	}
@@ -47,22 +52,22 @@ func (q *Queue) Lanes(ctx context.Context) ([]Lane, error) {
 // Out is how many hints of a queue are in READY: they wait there for a slot,
 // or their job runs.
 type Out struct {
-	Tenant, Queue string
-	Hints         uint64
+	Class, Tenant, Queue string
+	Hints                uint64
 }
 
-// Out counts what is in READY of the pool and class.
-func (q *Queue) Out(ctx context.Context) ([]Out, error) {
-	prefix := "rdy." + q.cfg.Pool + "." + q.cfg.Class + "."
-	info, err := q.streamInfo(ctx, readyStream(q.cfg.Pool), prefix+">")
+// Out counts what is in READY of a pool.
+func (q *Queue) Out(ctx context.Context, pool string) ([]Out, error) {
+	prefix := "rdy." + pool + "."
+	info, err := q.streamInfo(ctx, readyStream(pool), prefix+">")
 	if err != nil {
 		return nil, fmt.Errorf("count READY: %w", err)
 	}
 	counts := map[Out]uint64{}
 	for subject, n := range info.State.Subjects {
 		// Another release may have written subjects of another form.
-		if parts := strings.Split(strings.TrimPrefix(subject, prefix), "."); len(parts) == 3 {
-			counts[Out{Tenant: parts[0], Queue: parts[1]}] += n
+		if parts := strings.Split(strings.TrimPrefix(subject, prefix), "."); len(parts) == 4 {
+			counts[Out{Class: parts[0], Tenant: parts[1], Queue: parts[2]}] += n
 		}
 	}
 	list := make([]Out, 0, len(counts))
@@ -116,16 +121,16 @@ func (q *Queue) streamInfoFrom(ctx context.Context, stream, filter string, after
 	return &answer.StreamInfo, answer.Total, nil
 }
 
-// Depth is what stands in READY.
+// Depth is what stands in READY of a class.
 type Depth struct {
 	Waiting int // released, not yet delivered
 	Held    int // delivered, not yet acknowledged
 	Asking  int // free slots that wait for a hint
 }
 
-// Depth asks how full READY is.
-func (q *Queue) Depth(ctx context.Context) (Depth, error) {
-	info, err := q.readyInfo(ctx)
+// Depth asks how full the READY of a pool is with hints of a class.
+func (q *Queue) Depth(ctx context.Context, pool, class string) (Depth, error) {
+	info, err := q.readyInfo(ctx, pool, class)
 	if err != nil {
 		return Depth{}, err
 	}
@@ -133,8 +138,8 @@ func (q *Queue) Depth(ctx context.Context) (Depth, error) {
 }
 
 // readyInfo is what the server says of the consumer that slots pull from.
-func (q *Queue) readyInfo(ctx context.Context) (*jetstream.ConsumerInfo, error) {
-	m, err := q.request(ctx, "$JS.API.CONSUMER.INFO."+readyStream(q.cfg.Pool)+"."+readyConsumer(q.cfg.Class), nil)
+func (q *Queue) readyInfo(ctx context.Context, pool, class string) (*jetstream.ConsumerInfo, error) {
+	m, err := q.request(ctx, "$JS.API.CONSUMER.INFO."+readyStream(pool)+"."+readyConsumer(class), nil)
 	if err != nil {
 		return nil, fmt.Errorf("depth of READY: %w", err)
 	}
@@ -243,7 +248,7 @@ func wanted(s Summary, now time.Time) bool {
 // small, so that who takes it need not read it.
 func (q *Queue) released(s known, head message, now time.Time) *nats.Msg {
 	lane, _ := LaneOf(head.subject)
-	msg := q.hint(readySubject(q.cfg.Pool, q.cfg.Class, lane.Tenant, lane.Queue, imageToken(s.Image.Digest)), s.Summary)
+	msg := q.hint(readySubject(lane.Pool, lane.Class, lane.Tenant, lane.Queue, imageToken(s.Image.Digest)), s.Summary)
 	if len(s.body) > 0 && len(s.body) <= maxCarried {
 		msg.Data = s.body
 		msg.Header.Set(headerRecord, strconv.FormatUint(s.seq, 10))
@@ -385,7 +390,7 @@ func (q *Queue) note(m message, found map[string]known) (Summary, bool) {
 	switch {
 	case errors.Is(err, job.ErrSchema) && !gone(m.header):
 		parts := strings.Split(m.subject, ".") // r.<shard>.<tenant>.<job>
-		rec.Summary = Summary{ID: parts[3], Tenant: parts[2], Pool: q.cfg.Pool, Class: q.cfg.Class, State: job.Queued}
+		rec.Summary = Summary{ID: parts[3], Tenant: parts[2], State: job.Queued}
 	case err != nil:
 		return sum, false
 	case m.header.Get(headerSchema) == strconv.Itoa(job.Schema):
@@ -405,5 +410,5 @@ func LaneOf(subject string) (Lane, bool) {
 	if err != nil || priority < 0 || priority > 9 {
 		return Lane{}, false
 	}
-	return Lane{Subject: subject, Tenant: parts[3], Queue: parts[4], Priority: priority}, true
+	return Lane{Subject: subject, Pool: parts[1], Class: parts[2], Tenant: parts[3], Queue: parts[4], Priority: priority}, true
 }

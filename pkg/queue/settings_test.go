@@ -117,7 +117,7 @@ func TestReadyCountsWhatEachTenantAndQueueHasOut(t *testing.T) {
 	releaseAll(t, q, lead(t, q))
 	c := claim(t, q, register(t, q, "w1"))
 	count := func() map[string]uint64 {
-		out, err := q.Out(within(t))
+		out, err := q.Out(within(t), job.DefaultPool)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ type Delivery struct {
 // is free, and only then. Hints that allow no claim are ended on the way.
 func (q *Queue) Take(ctx context.Context, r *Registration) (Delivery, error) {
 	for {
-		m, err := q.pull(ctx)
+		m, err := q.pullAny(ctx, r.pool, r.classes)
 		if err != nil {
 			return Delivery{}, fmt.Errorf("take: %w", err)
 		}

@@ -50,7 +50,7 @@ func (s scene) idle(r *queue.Registration) {
 func (s scene) depth(waiting, held int) {
 	s.Helper()
 	eventually(s, fmt.Sprintf("READY has %d waiting and %d held", waiting, held), func() bool {
-		d, err := s.q.Depth(within(s))
+		d, err := s.q.Depth(within(s), "main", "s")
 		return err == nil && d.Waiting == waiting && d.Held == held
 	})
 }
@@ -137,7 +137,7 @@ func TestTakeActsOnTheRecordAlone(t *testing.T) {
 		defer wg.Wait()
 		defer cancel()
 		eventually(t, "the timer gives the hint", func() bool {
-			lanes, err := s.q.Lanes(ctx)
+			lanes, err := s.q.Lanes(ctx, "main", "s")
 			return err == nil && len(lanes) == 1
 		})
 		if early := time.Until(due); early > 5*time.Millisecond {

@@ -118,7 +118,7 @@ func TestReconcileLeavesAJobAloneWhoseTimerIsThere(t *testing.T) {
 	if n := l.Counters.Restored.Load(); n != 0 {
 		t.Errorf("restored %d", n)
 	}
-	if lanes, err := s.q.Lanes(within(t)); err != nil || len(lanes) != 0 {
+	if lanes, err := s.q.Lanes(within(t), job.DefaultPool, queue.EveryClass); err != nil || len(lanes) != 0 {
 		t.Errorf("lanes %v, %v", lanes, err)
 	}
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Wakes signals that a hint has come in or, where this process follows the
+// Wakes signals that a hint of a class has come in or, where this process follows the
 // records (Follow), that one has changed: both may allow a release. Signals
 // that nobody waits for become one. Before, arrived is called with the lane's
 // subject for each hint that has come in, except for those that come while the
 // connection is away or too slow. Call stop when done.
-func (q *Queue) Wakes(arrived func(subject string)) (wakes <-chan struct{}, stop func(), err error) {
+func (q *Queue) Wakes(pool, class string, arrived func(subject string)) (wakes <-chan struct{}, stop func(), err error) {
 	c := make(chan struct{}, 1)
 	// A republished subject, since it speaks only of what is stored.
-	sub, err := q.nc.Subscribe("evt.in."+q.cfg.Pool+".>", func(m *nats.Msg) {
+	sub, err := q.nc.Subscribe("evt.in."+pool+"."+class+".>", func(m *nats.Msg) {
 		arrived(strings.TrimPrefix(m.Subject, "evt."))
 		wake(c)
 	})

@@ -7,7 +7,9 @@ import "time"
 type Worker struct {
 	Schema int    `json:"schema"`
 	ID     string `json:"id"`
-	Pool   string `json:"pool"`
+	// Pool is whose jobs it takes, of Classes; "main" and "s" if empty.
+	Pool    string   `json:"pool"`
+	Classes []string `json:"classes,omitempty"`
 	// Life is set by Register: another one for each life of the process.
 	Life  string `json:"life"`
 	Slots int    `json:"slots"`
