@@ -49,6 +49,8 @@ func explainAttempt(a job.Attempt) string {
 		return fmt.Sprintf("Attempt %d on worker %s was lost: the worker vanished%s; nobody but the platform is to blame.", a.Number, a.Worker, detail)
 	case job.Drained:
 		return fmt.Sprintf("Attempt %d on worker %s was given back because the worker stopped%s; it counts for nothing.", a.Number, a.Worker, detail)
+	case job.AttemptFailed:
+		return fmt.Sprintf("Attempt %d on worker %s ended with %s%s, which retry.on names.", a.Number, a.Worker, a.Reason, detail)
 	case job.Fault:
 		return fmt.Sprintf("Attempt %d on worker %s failed by a fault of the platform, %s%s.", a.Number, a.Worker, a.Reason, detail)
 	}
@@ -58,6 +60,9 @@ func explainAttempt(a job.Attempt) string {
 // explainWait says why a job does not run yet.
 func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
 	var told []string
+	if at := rec.Budgets.Deadline(rec.AcceptedAt, rec.Attempt); !at.IsZero() {
+		told = append(told, fmt.Sprintf("It expires at %s, in %s, if it still waits then.", at.UTC().Format(time.RFC3339), max(at.Sub(now), 0).Round(time.Millisecond)))
+	}
 	if rec.NotBefore.After(now) {
 		wait, at := rec.NotBefore.Sub(now).Round(time.Millisecond), rec.NotBefore.Format(time.RFC3339)
 		if rec.State == job.Queued {
@@ -120,8 +125,15 @@ func explainEnd(rec job.Record) string {
 			return "It was canceled before it ran."
 		}
 		return fmt.Sprintf("It was canceled during attempt %d.", rec.Attempt)
-	case rec.State == job.Expired:
-		return "Its time to start passed before it could run."
+	case rec.State == job.Expired && rec.Result != nil:
+		e := rec.Result.Verdict.Evidence
+		when := "before it could run"
+		if n := len(rec.Attempts); n > 0 && rec.Attempts[n-1].Outcome == job.AttemptExpired {
+			when = fmt.Sprintf("during attempt %d, which was stopped", rec.Attempt)
+		} else if n > 0 {
+			when = fmt.Sprintf("while it waited for attempt %d", rec.Attempt+1)
+		}
+		return fmt.Sprintf("It expired %s, %s after its acceptance: %s.", when, measure(e.Measured, e.Unit), e.Detail)
 	case rec.Result == nil:
 		return fmt.Sprintf("It ended as %s; no result was recorded.", rec.State)
 	}

@@ -128,6 +128,10 @@ func schemaName(t reflect.Type, hint string) string {
 		return "SubmitStepLimits"
 	case reflect.TypeFor[api.Step]():
 		return "SubmitStep"
+	case reflect.TypeFor[api.Budgets]():
+		return "SubmitBudgets"
+	case reflect.TypeFor[api.Retry]():
+		return "SubmitRetry"
 	case reflect.TypeFor[job.Image]():
 		return "JobImage"
 	}
@@ -235,16 +239,17 @@ func amend(registry huma.Registry) {
 	either := func(text string) *huma.Schema {
 		return &huma.Schema{Description: text, OneOf: []*huma.Schema{{Type: huma.TypeInteger, Format: "int64"}, {Type: huma.TypeString}}}
 	}
-	for _, name := range []string{"SubmitLimits", "SubmitStepLimits"} {
+	for _, name := range []string{"SubmitLimits", "SubmitStepLimits", "SubmitBudgets", "SubmitRetry"} {
 		schema := registry.SchemaFromRef(schemas + name)
 		for field, old := range schema.Properties {
-			switch field {
-			case "memory", "disk", "output", "wall_ms", "cpu_time_ms":
-				schema.Properties[field] = either(old.Description)
+			short, isTime := strings.CutSuffix(field, "_ms")
+			switch {
+			case isTime:
+				schema.Properties[short] = &huma.Schema{Type: huma.TypeString, Description: "As " + field + ", as a text such as 10s. Not both."}
+			case field != "memory" && field != "disk" && field != "output":
+				continue
 			}
-		}
-		for _, field := range []string{"wall", "cpu_time"} {
-			schema.Properties[field] = &huma.Schema{Type: huma.TypeString, Description: "As " + field + "_ms, as a text such as 10s. Not both."}
+			schema.Properties[field] = either(old.Description)
 		}
 	}
 }

@@ -204,14 +204,17 @@ func (h hints) judge(s queue.Summary) judgement {
 	default:
 		return fine
 	}
-	if hint, there := h.ready[s.ID]; there {
+	hint, there := h.ready[s.ID]
+	switch {
+	case hint.Delivered:
 		return h.judgeReady(s, hint)
-	}
-	if s.NotBefore.After(h.now) { // its timer must be there
-		if h.timers.Due(s) {
-			return fine
-		}
+	case h.timers.Missing(s, h.now, h.grace):
 		return suspect
+	case there:
+		return fine
+	}
+	if s.NotBefore.After(h.now) {
+		return fine // its timer is there
 	}
 	since := s.UpdatedAt
 	if s.NotBefore.After(since) {
@@ -235,9 +238,6 @@ func (h hints) judge(s queue.Summary) judgement {
 // job at once, so one that is out for two passes was in the hands of somebody
 // who is gone.
 func (h hints) judgeReady(s queue.Summary, hint queue.ReadyHint) judgement {
-	if !hint.Delivered {
-		return fine
-	}
 	h.delivered[s.ID] = hint.Seq
 	if h.past.delivered[s.ID] == hint.Seq {
 		return suspect

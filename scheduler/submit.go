@@ -95,7 +95,7 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 		Schema: job.Schema, ID: id, Tenant: tenantOf(ctx), State: job.Queued, Spec: &spec, BodyHash: hash,
 		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
 		IdempotencyKey: in.IdempotencyKey, Batch: from.Batch, Key: in.Key,
-		NotBefore: spec.NotBefore,
+		NotBefore: spec.NotBefore, Budgets: spec.Budgets,
 		Retention: s.retention(tenantOf(ctx)), TraceParent: telemetry.TraceParent(ctx),
 	}, nil
 }

@@ -21,9 +21,6 @@ import (
 const (
 	// closeTime is how long a sandbox may take to be removed.
 	closeTime = 30 * time.Second
-	// retryDelay is the wait before the second attempt after a fault; it
-	// doubles with each further one.
-	retryDelay = 500 * time.Millisecond
 )
 
 // attempt is one try at one job, from its claim to its commit.
@@ -96,6 +93,14 @@ func (a *attempt) prepare(ctx context.Context) (Sandbox, error) {
 	if a.record.TraceParent != "" {
 		task.Env["TRACEPARENT"] = a.record.TraceParent
 	}
+	if startup := a.spec.Budgets.Startup; startup > 0 {
+		// Not ended once the sandbox is ready: it may live on this context.
+		bounded, giveUp := context.WithCancelCause(ctx)
+		ctx = bounded
+		defer time.AfterFunc(startup.Duration(), func() {
+			giveUp(fmt.Errorf("the sandbox was not ready within budgets.startup_ms, %s", startup))
+		}).Stop()
+	}
 	box, err := a.worker.Runtime.Prepare(ctx, task)
 	a.record.Timings.Prepare = span.End(err).End
 	return box, err
@@ -161,8 +166,11 @@ func (a *attempt) remove(ctx context.Context, box Sandbox) {
 
 // unprepared is what was seen of an attempt that got no sandbox.
 func unprepared(ctx context.Context, err error) job.Observation {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrCanceled) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, ErrCanceled):
 		return job.Observation{Unfinished: true, Ended: job.WasCanceled}
+	case errors.Is(cause, ErrExpired):
+		return job.Observation{Unfinished: true, Ended: job.HasExpired}
 	}
 	return faulty(err)
 }
@@ -174,10 +182,4 @@ func faulty(err error) job.Observation {
 		seen.FaultReason = job.ImageFault
 	}
 	return seen
-}
-
-// backoff is the wait before the next attempt after so many faults.
-func backoff(faults int) time.Duration {
-	d := retryDelay << min(max(faults-1, 0), 6)
-	return d/2 + rand.N(d/2+1)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -31,6 +32,8 @@ func (a *attempt) report(ctx context.Context, failure error, seen job.Observatio
 	case errors.Is(failure, ErrDrained):
 		a.again(ctx, seen, job.Attempt{Outcome: job.Drained, Detail: "the worker was stopped"}, 0)
 		return
+	case errors.Is(failure, ErrExpired) && seen.Ended == "":
+		seen.Ended = job.HasExpired
 	case failure != nil && seen.Fault == "" && seen.Ended == "":
 		fault := faulty(failure)
 		seen.Fault, seen.FaultReason = fault.Fault, fault.FaultReason
@@ -38,10 +41,12 @@ func (a *attempt) report(ctx context.Context, failure error, seen job.Observatio
 	a.decide(ctx, seen)
 }
 
-// decide judges what was seen. A fault of the platform is followed by another
-// attempt while there are any left.
+// decide judges what was seen. A fault of the platform, or a verdict that the
+// job asks to retry, is followed by another attempt while there are any left
+// and time for it.
 func (a *attempt) decide(ctx context.Context, seen job.Observation) {
 	_, span := telemetry.Start(ctx, telemetry.Decide)
+	seen.Age = job.MillisOf(time.Since(a.record.AcceptedAt))
 	state, verdict := job.Decide(a.spec, seen)
 	span.Set(attribute.String(telemetry.KeyState, string(state)),
 		attribute.String(telemetry.KeyBlame, string(verdict.Blame)),
@@ -50,13 +55,36 @@ func (a *attempt) decide(ctx context.Context, seen job.Observation) {
 
 	if verdict.Blame == job.BlamePlatform {
 		a.log.WarnContext(ctx, "the platform failed an attempt", "reason", verdict.Reason, "error", verdict.Evidence.Detail)
-		if faults := job.PlatformFaults(a.record.Attempts) + 1; faults < job.PlatformAttempts {
-			how := job.Attempt{Outcome: job.Fault, Reason: verdict.Reason, Detail: verdict.Evidence.Detail}
-			a.again(ctx, seen, how, backoff(faults))
-			return
-		}
+	}
+	outcome, wait, again := a.spec.Retry.Next(a.record.Attempts, verdict, rand.Float64())
+	if again && (verdict.Blame == job.BlamePlatform || a.timeFor(wait)) {
+		a.again(ctx, seen, job.Attempt{Outcome: outcome, Reason: verdict.Reason, Detail: detail(verdict)}, wait)
+		return
 	}
 	a.commit(ctx, seen, state, verdict)
+}
+
+// timeFor reports whether another attempt could begin after a wait: if not,
+// this one's own verdict tells more than that the time was over.
+func (a *attempt) timeFor(wait time.Duration) bool {
+	_, over := a.record.Budgets.Expiry(a.record.AcceptedAt, a.record.Attempt, time.Now().Add(wait))
+	return !over
+}
+
+// detail is what an attempt says of a verdict that does not stand.
+func detail(v job.Verdict) string {
+	e := v.Evidence
+	switch {
+	case e.Detail != "":
+		return e.Detail
+	case e.Signal != "":
+		return "died of " + e.Signal
+	case e.ExitCode != nil:
+		return fmt.Sprintf("exit code %d", *e.ExitCode)
+	case e.Unit != "":
+		return fmt.Sprintf("%.0f of %.0f %s", e.Measured, e.Limit, e.Unit)
+	}
+	return ""
 }
 
 // again gives the job back to the queue for another attempt.
@@ -111,12 +139,14 @@ func (a *attempt) note(record *job.Record, verdict job.Verdict) {
 	}
 	record.Attempts = slices.Clone(record.Attempts)
 	last := &record.Attempts[n-1]
-	last.EndedAt = record.Timings.Commit
+	last.EndedAt, last.Reason = record.Timings.Commit, verdict.Reason
 	switch {
 	case record.State == job.Canceled:
-		last.Outcome, last.Reason = job.AttemptCanceled, job.WasCanceled
+		last.Outcome = job.AttemptCanceled
+	case record.State == job.Expired:
+		last.Outcome = job.AttemptExpired
 	case verdict.Blame == job.BlamePlatform:
-		last.Outcome, last.Reason, last.Detail = job.Fault, verdict.Reason, verdict.Evidence.Detail
+		last.Outcome, last.Detail = job.Fault, verdict.Evidence.Detail
 	default:
 		last.Outcome = job.Finished
 	}

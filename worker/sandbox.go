@@ -65,6 +65,8 @@ const (
 var (
 	// ErrCanceled: the user asked for it.
 	ErrCanceled = errors.New("job is canceled")
+	// ErrExpired: the job's total budget is over.
+	ErrExpired = errors.New("job is out of time")
 	// ErrDrained: the worker is stopping; the attempt counts for nothing.
 	ErrDrained = errors.New("worker is stopping")
 )

@@ -68,6 +68,9 @@ func (w *Worker) one(until *slotContexts, place *queue.Registration, delivery qu
 	stoppable, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(until.running, func() { stop(context.Cause(until.running)) })()
+	if end := claim.Record.Budgets.EndBy(claim.Record.AcceptedAt); !end.IsZero() {
+		defer time.AfterFunc(time.Until(end), func() { stop(ErrExpired) }).Stop()
+	}
 	w.held.add(a, stop)
 	defer w.held.remove(a)
 	a.work(stoppable, ctx)

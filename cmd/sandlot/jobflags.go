@@ -32,6 +32,11 @@ type jobFlags struct {
 
 	notBefore string
 	in        millisFlag
+
+	startBy, startup, total millisFlag
+	retryOn                 []string
+	attempts                int
+	backoff, maxBackoff     millisFlag
 }
 
 func (j *jobFlags) flags(f *pflag.FlagSet) {
@@ -54,6 +59,13 @@ func (j *jobFlags) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&j.labels, "label", nil, "NAME=VALUE for your own filters")
 	f.StringVar(&j.notBefore, "not-before", "", "run it no earlier than this time, such as 2026-03-01T08:00:00Z")
 	f.Var(&j.in, "in", "run it no earlier than after this time, such as 10m")
+	f.Var(&j.startBy, "start-by", "budget: expire if no attempt was claimed after this time, such as 30s")
+	f.Var(&j.startup, "startup", "budget: what each attempt may take until its sandbox is ready")
+	f.Var(&j.total, "total", "budget: expire, or be stopped, after this time, retries included")
+	f.StringSliceVar(&j.retryOn, "retry-on", nil, "try again after these: program, limit, or reasons such as out_of_memory")
+	f.IntVar(&j.attempts, "attempts", 0, "attempts that --retry-on allows (default 3)")
+	f.Var(&j.backoff, "backoff", "wait before the second attempt; doubles (default 1s)")
+	f.Var(&j.maxBackoff, "max-backoff", "longest wait between attempts (default 1m)")
 	f.StringVar(&j.key, "idempotency-key", "", "a second submit with this key answers with the first one's job")
 }
 
@@ -68,13 +80,15 @@ func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (a
 		},
 		Env: pairs("--env", j.env, os.LookupEnv, &wrong), Labels: pairs("--label", j.labels, nil, &wrong),
 	}
-	for _, limit := range []string{"cpu", "memory", "disk", "output-limit", "wall", "cpu-time", "pids"} {
+	for _, limit := range []string{"cpu", "memory", "disk", "output-limit", "wall", "cpu-time", "pids", "start-by", "startup", "total"} {
 		f := cmd.Flags().Lookup(limit)
 		wrong.check(!f.Changed || f.Value.String() != "" && f.Value.String() != "0", "--%s: a limit of 0 lets nothing run; leave it out for the default", limit)
 	}
 	if cmd.Flags().Changed("priority") {
 		s.Priority = &j.priority
 	}
+	s.Budgets = api.Budgets{StartBy: job.Millis(j.startBy), Startup: job.Millis(j.startup), Total: job.Millis(j.total)}
+	s.Retry = api.Retry{MaxAttempts: j.attempts, On: j.retryOn, Backoff: job.Millis(j.backoff), MaxBackoff: job.Millis(j.maxBackoff)}
 	s.NotBefore = j.begin(time.Now(), &wrong)
 	if j.language != "" {
 		j.program(&s, cmd, args, stdin, &wrong)

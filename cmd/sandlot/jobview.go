@@ -29,6 +29,8 @@ func showJob(w io.Writer, j api.Job) {
 	add("worker", j.Worker)
 	add("accepted", stamp(j.AcceptedAt))
 	add("not before", stamp(j.NotBefore))
+	add("start by", deadline(j.AcceptedAt, j.Budgets.StartBy))
+	add("end by", deadline(j.AcceptedAt, j.Budgets.Total))
 	add("kept until", stamp(j.ExpiresAt))
 	add("trace", j.TraceID)
 	table(w, rows)
@@ -101,4 +103,12 @@ func stamp(t time.Time) string {
 		return ""
 	}
 	return t.Local().Format("2006-01-02 15:04:05 MST")
+}
+
+// deadline is when a budget is over, "" if there is none.
+func deadline(accepted time.Time, budget job.Millis) string {
+	if budget == 0 {
+		return ""
+	}
+	return stamp(accepted.Add(budget.Duration()))
 }

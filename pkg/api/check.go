@@ -38,6 +38,10 @@ const (
 
 	// MaxAhead is how far ahead a job may be asked for.
 	MaxAhead = 30 * 24 * time.Hour
+	// MaxBudget is the longest budget and backoff.
+	MaxBudget = job.Millis(MaxAhead / time.Millisecond)
+	// MaxAttempts is how many attempts a job may ask for.
+	MaxAttempts = 20
 )
 
 var (
@@ -75,11 +79,41 @@ func check(s Submit, out *problems) {
 		out.add("priority", *s.Priority, "must be between 0 (first) and 9 (last)")
 	}
 	checkLabels(s.Labels, out)
+	checkTimes(s, out)
+	checkKey("idempotency_key", s.IdempotencyKey, out)
+	checkKey("key", s.Key, out)
+}
+
+// checkTimes checks when a job may run, how long it may take and what of it
+// is tried again.
+func checkTimes(s Submit, out *problems) {
 	if latest := time.Now().Add(MaxAhead); s.NotBefore.After(latest) {
 		out.add("not_before", s.NotBefore, "is more than 30 days ahead; name a time before %s", latest.UTC().Format(time.RFC3339))
 	}
-	checkKey("idempotency_key", s.IdempotencyKey, out)
-	checkKey("key", s.Key, out)
+	for name, value := range map[string]job.Millis{
+		"budgets.start_by_ms": s.Budgets.StartBy, "budgets.startup_ms": s.Budgets.Startup, "budgets.total_ms": s.Budgets.Total,
+		"retry.backoff_ms": s.Retry.Backoff, "retry.max_backoff_ms": s.Retry.MaxBackoff,
+	} {
+		if value > MaxBudget {
+			out.add(name, int64(value), "must be at most %d ms, 30 days", MaxBudget)
+		}
+	}
+	if deadline := (job.Budgets(s.Budgets)).Deadline(time.Now(), 0); !deadline.IsZero() && s.NotBefore.After(deadline) {
+		out.add("not_before", s.NotBefore, "is later than budgets allow, %s: the job could only expire", deadline.UTC().Format(time.RFC3339))
+	}
+	if r := s.Retry; r.MaxBackoff > 0 && r.Backoff > r.MaxBackoff {
+		out.add("retry.backoff_ms", int64(r.Backoff), "is more than retry.max_backoff_ms, %d", r.MaxBackoff)
+	}
+	for i, word := range s.Retry.On {
+		at := fmt.Sprintf("retry.on[%d]", i)
+		switch {
+		case slices.Contains(job.Retryable(), word):
+		case word == string(job.BlamePlatform), word == string(job.ImageFault), word == string(job.SandboxFault), word == string(job.WorkerLost):
+			out.add(at, clip(word), "is always retried, on a budget of its own of %d attempts; leave it out", job.PlatformAttempts)
+		default:
+			out.add(at, clip(word), "is nothing to retry; there are %s", strings.Join(job.Retryable(), ", "))
+		}
+	}
 }
 
 func checkImage(s Submit, out *problems) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -63,6 +64,18 @@ func readSubmit(o *object) Submit {
 	if n, ok := o.of("limits", '{', "an object"); ok {
 		inner, _ := o.out.object(o.at("limits"), n)
 		s.Limits = readLimits(inner)
+		inner.done()
+	}
+	if n, ok := o.of("budgets", '{', "an object"); ok {
+		inner, _ := o.out.object(o.at("budgets"), n)
+		s.Budgets = Budgets{
+			StartBy: positiveDuration(inner, "start_by"), Startup: positiveDuration(inner, "startup"), Total: positiveDuration(inner, "total"),
+		}
+		inner.done()
+	}
+	if n, ok := o.of("retry", '{', "an object"); ok {
+		inner, _ := o.out.object(o.at("retry"), n)
+		s.Retry = readRetry(inner)
 		inner.done()
 	}
 	if p, ok := o.integer("priority"); ok {
@@ -180,6 +193,23 @@ func readLimits(o *object) Limits {
 		}
 	}
 	return l
+}
+
+// readRetry reads what is tried again; nothing is unless it is named.
+func readRetry(o *object) Retry {
+	r := Retry{
+		On: o.texts("on", ", such as [\"out_of_memory\"]"), Backoff: positiveDuration(o, "backoff"), MaxBackoff: positiveDuration(o, "max_backoff"),
+	}
+	if n, ok := o.integer("max_attempts"); ok {
+		r.MaxAttempts = int(min(max(n, 0), MaxAttempts+1))
+		if n < 1 || n > MaxAttempts {
+			o.out.add(o.at("max_attempts"), n, "must be between 1 and %d", MaxAttempts)
+		}
+	}
+	if len(r.On) == 0 && !o.out.has(o.at("on")) {
+		o.out.add(o.at("on"), nil, "is missing; name what to retry, of %s. Faults of the platform always are", strings.Join(job.Retryable(), ", "))
+	}
+	return r
 }
 
 func positiveSize(o *object, name string) job.Bytes {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -46,7 +47,18 @@ func TestDecodeSubmitNamesTheFieldAndTheFix(t *testing.T) {
 		"field of a later version":    {with(`"callback":"http://x"`), 422, "callback", "not supported by this version"},
 		"cases":                       {with(`"cases":[]`), 422, "cases", "not supported"},
 		"isolation":                   {with(`"isolation":"fresh"`), 422, "isolation", "not supported"},
-		"retry":                       {with(`"retry":{}`), 422, "retry", "not supported"},
+		"a retry of nothing":          {with(`"retry":{"max_attempts":3}`), 422, "retry.on", "name what to retry, of program, limit, exited"},
+		"a retry of the platform":     {with(`"retry":{"on":["program","worker_lost"]}`), 422, "retry.on[1]", "always retried, on a budget of its own of 5"},
+		"a retry of nonsense":         {with(`"retry":{"on":["bad luck"]}`), 422, "retry.on[0]", "is nothing to retry; there are"},
+		"a retry of success":          {with(`"retry":{"on":["none"]}`), 422, "retry.on[0]", "is nothing to retry"},
+		"too many attempts":           {with(`"retry":{"on":["limit"],"max_attempts":1000}`), 422, "retry.max_attempts", "between 1 and 20"},
+		"no attempts":                 {with(`"retry":{"on":["limit"],"max_attempts":0}`), 422, "retry.max_attempts", "between 1 and 20"},
+		"a backoff above its bound":   {with(`"retry":{"on":["limit"],"backoff":"2m","max_backoff":"1m"}`), 422, "retry.backoff_ms", "more than retry.max_backoff_ms"},
+		"a budget of nothing":         {with(`"budgets":{"start_by_ms":0}`), 422, "budgets.start_by_ms", "at least 1 ms"},
+		"a budget below nothing":      {with(`"budgets":{"total":"-5s"}`), 422, "budgets.total", "at least 1 ms"},
+		"a budget of a year":          {with(`"budgets":{"total":"8760h"}`), 422, "budgets.total_ms", "30 days"},
+		"a budget that is none":       {with(`"budgets":{"startby":"5s"}`), 422, "budgets.startby", `did you mean "start_by"`},
+		"a start after the end":       {with(`"not_before":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `","budgets":{"start_by":"5m"}`), 422, "not_before", "the job could only expire"},
 		"a time without a zone":       {with(`"not_before":"2026-03-01T08:00:00"`), 422, "not_before", "date, time and zone"},
 		"a time that is none":         {with(`"not_before":"2026-02-30T08:00:00Z"`), 422, "not_before", "is not a time"},
 		"a time as a number":          {with(`"not_before":1772352000`), 422, "not_before", "a number; write a time such as"},

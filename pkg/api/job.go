@@ -22,6 +22,8 @@ type Job struct {
 	// NotBefore is when the next attempt may begin, while the job waits for
 	// that time.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// Budgets count from AcceptedAt.
+	Budgets job.Budgets `json:"budgets,omitzero"`
 	// ExpiresAt is when the server forgets a final job.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 

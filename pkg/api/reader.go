@@ -254,7 +254,7 @@ func (o *object) objects(name string, each func(i int, item *object)) {
 
 // later are fields that the design names and that do nothing yet.
 var later = []string{
-	"cases", "callback", "budgets", "isolation", "retry", "cron",
+	"cases", "callback", "isolation", "cron",
 	"tenant", "pool", "class", "blob", "ref", "egress", "secrets", "volumes",
 }
 

@@ -33,6 +33,8 @@ type Submit struct {
 	Labels    map[string]string `json:"labels,omitempty" doc:"For your own filters."`
 
 	NotBefore time.Time `json:"not_before,omitzero" doc:"Run it no earlier than then; at most 30 days ahead. A time that is past means at once." example:"2026-03-01T08:00:00Z"`
+	Budgets   Budgets   `json:"budgets,omitzero" doc:"How long the job may take, counted from its acceptance. Not the program's fault: a job whose budget is over is expired."`
+	Retry     Retry     `json:"retry,omitzero" doc:"Which verdicts on the program are followed by another attempt; none by default. Faults of the platform always are, on a budget of their own."`
 
 	// IdempotencyKey makes a repeated submit answer with the first job. Of a
 	// single submit only; the header Idempotency-Key says the same.
@@ -68,6 +70,21 @@ type Limits struct {
 type StepLimits struct {
 	Wall    job.Millis `json:"wall_ms,omitempty"`
 	CPUTime job.Millis `json:"cpu_time_ms,omitempty"`
+}
+
+// Budgets bound the time of a job; zero means without bound.
+type Budgets struct {
+	StartBy job.Millis `json:"start_by_ms,omitempty" doc:"Milliseconds, or text such as 30s, from the acceptance until the first attempt is claimed."`
+	Startup job.Millis `json:"startup_ms,omitempty" doc:"Milliseconds, or text such as 30s, from the claim of an attempt until its sandbox is ready; else the attempt is a fault of the platform."`
+	Total   job.Millis `json:"total_ms,omitempty" doc:"Milliseconds, or text such as 10m, from the acceptance until the end, retries included. A job that runs then is stopped."`
+}
+
+// Retry says what is tried again; zero means the default.
+type Retry struct {
+	MaxAttempts int        `json:"max_attempts,omitempty" minimum:"1" maximum:"20" doc:"Attempts that may end with such a verdict; that of the last stands. Default 3."`
+	On          []string   `json:"on,omitempty" doc:"Reasons (exited, signaled, timed_out, cpu_time, out_of_memory, output_limit, pids_limit), or blames that stand for all of theirs (program, limit)."`
+	Backoff     job.Millis `json:"backoff_ms,omitempty" doc:"Milliseconds, or text such as 1s, before the second attempt; doubled with each further one. Default 1s."`
+	MaxBackoff  job.Millis `json:"max_backoff_ms,omitempty" doc:"Milliseconds, or text such as 1m: the longest wait. Default 1m."`
 }
 
 // Defaults of a submit that says nothing.

@@ -145,6 +145,9 @@ type Record struct {
 	Priority int               `json:"priority"`
 	Labels   map[string]string `json:"labels,omitempty"`
 
+	// Budgets repeats that of Spec; it counts from AcceptedAt.
+	Budgets Budgets `json:"budgets,omitzero"`
+
 	// IdempotencyKey is the client's; Batch and Key identify a batch's item.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Batch          string `json:"batch,omitempty"`

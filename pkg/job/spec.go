@@ -25,6 +25,10 @@ type Spec struct {
 
 	// NotBefore is when the job may run first. Optional.
 	NotBefore time.Time `json:"not_before,omitzero"`
+	// Budgets bound how long the job may take from its acceptance. Optional.
+	Budgets Budgets `json:"budgets,omitzero"`
+	// Retry names verdicts after which the job is tried again. Optional.
+	Retry Retry `json:"retry,omitzero"`
 }
 
 // Image is a name and the digest that it stood for when the job was accepted.
@@ -131,10 +135,10 @@ type Attempt struct {
 	// Number starts at 1.
 	Number int    `json:"number"`
 	Worker string `json:"worker"`
-	// Outcome is how the attempt ended: "finished", "fault", "lost",
-	// "drained", "canceled"; empty while it runs.
+	// Outcome is how the attempt ended: "finished", "failed", "fault", "lost",
+	// "drained", "canceled", "expired"; empty while it runs.
 	Outcome Outcome `json:"outcome,omitempty"`
-	// Reason says why for an outcome other than finished.
+	// Reason is that of the verdict on the attempt.
 	Reason Reason `json:"reason,omitempty"`
 	// Detail is one sentence for a reader.
 	Detail    string    `json:"detail,omitempty"`
@@ -148,10 +152,12 @@ type Outcome string
 // The outcomes of an attempt.
 const (
 	Finished        Outcome = "finished" // it decided the job
+	AttemptFailed   Outcome = "failed"   // its verdict is one to retry; uses up one of the user's attempts
 	Fault           Outcome = "fault"    // the platform failed; counts against its budget
 	Lost            Outcome = "lost"     // the worker vanished; counts against the platform's budget
 	Drained         Outcome = "drained"  // the worker was stopped; uses up nothing
 	AttemptCanceled Outcome = "canceled" // ended by a cancel
+	AttemptExpired  Outcome = "expired"  // ended because budgets.total was over
 )
 
 // PlatformAttempts is how many attempts that end in a fault or are lost a job

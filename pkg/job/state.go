@@ -22,8 +22,8 @@ const (
 	// scheduler when the holder is lost, takes it out.
 	Canceling State = "canceling"
 	// Retrying means that the last attempt ended without a final result (platform
-	// fault, lost worker, drained worker). The worker or the scheduler puts a
-	// job here; the claim of the next attempt, a cancel or an expiry takes it
+	// fault, lost worker, drained worker, a verdict that retry.on names). The
+	// worker or the scheduler puts a job here; the claim of the next attempt, a cancel or an expiry takes it
 	// out.
 	Retrying State = "retrying"
 
@@ -33,7 +33,11 @@ const (
 	Failed State = "failed"
 	// Canceled means ended on request. Final.
 	Canceled State = "canceled"
-	// Expired means that its time to start passed before it could run. Final.
+	// Expired means that one of its budgets was over: start_by before its first
+	// attempt was claimed, or total before it had ended. One that waits is put
+	// here by whoever sees it first, its timer, the worker that took its hint or
+	// the reconcile pass; one that runs is stopped and committed so by its
+	// holder. Final.
 	Expired State = "expired"
 	// Dead means that the platform is to blame and its attempts are used up. Final.
 	Dead State = "dead"
@@ -74,7 +78,7 @@ const (
 	EventRetry Event = "retry"
 	// EventCancel says that somebody asked to cancel.
 	EventCancel Event = "cancel"
-	// EventExpire says that its time to start passed.
+	// EventExpire says that a budget was over while it waited.
 	EventExpire Event = "expire"
 )
 

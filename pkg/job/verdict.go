@@ -73,12 +73,15 @@ type Observation struct {
 	// had reported its end and its artifacts were collected.
 	Unfinished bool
 	// Ended is why the worker stopped the sandbox: TimedOut, CPUTime,
-	// OutputLimit, OutOfMemory (thrashing) or WasCanceled; empty if it did not.
+	// OutputLimit, OutOfMemory (thrashing), WasCanceled or HasExpired (its total
+	// budget was over); empty if it did not.
 	Ended Reason
 	// StepLimit is the limit of the step, where it was smaller than the
 	// job's and decided. In the unit of Ended.
 	StepLimit int64
 
+	// Age is how long ago the job was accepted; with HasExpired.
+	Age Millis
 	// Wall, CPU and Output are totals of the job up to its end.
 	Wall   Millis
 	CPU    Millis
@@ -136,6 +139,10 @@ func Decide(spec Spec, seen Observation) (State, Verdict) {
 	case seen.Unfinished && seen.PIDsHits > 0:
 		measured("tasks", float64(limits.PIDs), float64(seen.Applied.SandboxPIDs), float64(seen.Applied.SandboxPIDs))
 		return verdict(Failed, BlameLimit, PIDsLimit)
+	case seen.Ended == HasExpired:
+		measured("ms", float64(spec.Budgets.Total), float64(spec.Budgets.Total), float64(seen.Age))
+		evidence.Detail = fmt.Sprintf("budgets.total_ms is %s, counted from the job's acceptance", spec.Budgets.Total)
+		return verdict(Expired, BlameNone, HasExpired)
 	case seen.Ended == TimedOut:
 		return timed(TimedOut, limits.Wall, seen.Wall, last.Wall)
 	case seen.Ended == CPUTime:

@@ -120,12 +120,16 @@ func (q *Queue) put(ctx context.Context, s stored) (uint64, error) {
 }
 
 // prompts are the messages that have a waiting job looked at when it is time
-// to: its hint, or its timer while it is not due.
+// to: its timers, and its hint unless it is not due.
 func (q *Queue) prompts(sum Summary) []*nats.Msg {
-	if time.Until(sum.NotBefore) > shortWait {
-		return []*nats.Msg{q.timer(sum, timerRun, sum.NotBefore)}
+	var all []*nats.Msg
+	for kind, at := range sum.timers(time.Now()) {
+		all = append(all, q.timer(sum, kind, at))
 	}
-	return []*nats.Msg{q.intakeHint(sum, "")}
+	if !sum.waits(time.Now()) {
+		all = append(all, q.intakeHint(sum, ""))
+	}
+	return all
 }
 
 // prompt gives the prompts of a job that was accepted.

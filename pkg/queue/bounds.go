@@ -29,7 +29,7 @@ const (
 // admit counts one record of the given size and what prompts it, or refuses
 // it.
 func (b *bounds) admit(ctx context.Context, q *Queue, s Summary, size int) error {
-	shard, timers := q.shard(s.ID), int64(timersOf(s))
+	shard, timers := q.shard(s.ID), int64(len(s.timers(time.Now())))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Since(b.asked) > time.Second {

@@ -36,11 +36,15 @@ func (q *Queue) Claim(ctx context.Context, r *Registration, d Delivery) (*Claim,
 	if err := job.Change(s.State, s.Attempt, job.EventClaim, attempt, job.Running); err != nil {
 		return nil, fmt.Errorf("claim job %s: %w", id, err)
 	}
+	now := time.Now().UTC()
+	if _, over := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now); over {
+		_ = q.giveBack(d.ack, 0) // whoever gets it ends the job
+		return nil, fmt.Errorf("claim job %s: its time is over: %w", id, job.ErrStale)
+	}
 	// Listed first: what is claimed and not listed would count as lost.
 	if !r.hold(Held{Job: id, Tenant: s.Tenant, Attempt: attempt, Ack: d.ack}) {
 		return nil, fmt.Errorf("claim job %s: the worker holds it already, or has no place: %w", id, job.ErrStale)
 	}
-	now := time.Now().UTC()
 	s.State, s.Attempt, s.Worker, s.Life = job.Running, attempt, r.id, r.life
 	s.NotBefore, s.UpdatedAt = time.Time{}, now
 	s.Attempts = append(slices.Clone(s.Attempts), job.Attempt{Number: attempt, Worker: r.id, StartedAt: now})

@@ -21,8 +21,11 @@ func (q *Queue) Commit(ctx context.Context, c *Claim, rec job.Record) error {
 	now := time.Now().UTC()
 	s := stored{Record: rec, Life: c.life}
 	outcome := job.Finished
-	if rec.State == job.Canceled {
+	switch rec.State {
+	case job.Canceled:
 		outcome = job.AttemptCanceled
+	case job.Expired:
+		outcome = job.AttemptExpired
 	}
 	s.Attempts = slices.Clone(rec.Attempts)
 	s.closeAttempt(job.Attempt{Outcome: outcome, EndedAt: now})
@@ -32,6 +35,9 @@ func (q *Queue) Commit(ctx context.Context, c *Claim, rec job.Record) error {
 	}
 	if s.State == job.Dead {
 		q.bury(ctx, s)
+	}
+	if s.Budgets != (job.Budgets{}) {
+		q.dropTimers(s.summary())
 	}
 	if err := q.ackSoon(c.ack); err != nil {
 		q.log.Debug("commit", "job", rec.ID, "error", err)

@@ -14,8 +14,8 @@ import (
 )
 
 // abandoned is the record after the holder of its attempt was lost: canceled
-// if that was asked for, dead if the platform's attempts are used up, else
-// retrying and due.
+// if that was asked for, expired if its time is over, dead if the platform's
+// attempts are used up, else retrying and due.
 func abandoned(s stored, now time.Time) (stored, error) {
 	event, to := job.EventRetry, job.Retrying
 	outcome := job.Attempt{Outcome: job.Lost, Reason: job.WorkerLost, EndedAt: now,
@@ -25,6 +25,10 @@ func abandoned(s stored, now time.Time) (stored, error) {
 		event, to, outcome.Outcome = job.EventFinish, job.Canceled, job.AttemptCanceled
 	}
 	s.closeAttempt(outcome)
+	expiry, over := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now)
+	if to == job.Retrying && over {
+		event, to = job.EventFinish, job.Expired
+	}
 	if to == job.Retrying && job.PlatformFaults(s.Attempts) >= job.PlatformAttempts {
 		event, to = job.EventFinish, job.Dead
 	}
@@ -35,6 +39,8 @@ func abandoned(s stored, now time.Time) (stored, error) {
 	switch to {
 	case job.Canceled:
 		s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled})
+	case job.Expired:
+		s.end(now, expiry)
 	case job.Dead:
 		s.end(now, job.Verdict{Blame: job.BlamePlatform, Reason: job.WorkerLost,
 			Evidence: job.Evidence{Unit: "attempts", Limit: job.PlatformAttempts,

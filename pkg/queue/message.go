@@ -20,6 +20,7 @@ const (
 
 	headerJob      = "Sandlot-Job"
 	headerTenant   = "Sandlot-Tenant"
+	headerTimer    = "Sandlot-Timer"
 	headerReleased = "Sandlot-Released-At"
 	headerTrace    = "traceparent"
 	// headerRecord is the sequence of the record that a hint carries.
@@ -63,6 +64,7 @@ type Summary struct {
 	UpdatedAt  time.Time         `json:"updated_at"`
 	ExpiresAt  time.Time         `json:"expires_at,omitzero"`
 	NotBefore  time.Time         `json:"not_before,omitzero"`
+	Budgets    job.Budgets       `json:"budgets,omitzero"`
 	Attempt    int               `json:"attempt"`
 	Worker     string            `json:"worker,omitempty"`
 	// Life tells two lives of a worker with one name apart.
@@ -87,7 +89,7 @@ func (s stored) summary() Summary {
 		ID: s.ID, Tenant: s.Tenant, Pool: s.Pool, Class: s.Class, State: s.State,
 		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group,
 		Image: s.Image, Labels: s.Labels, AcceptedAt: s.AcceptedAt, UpdatedAt: s.UpdatedAt,
-		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Attempt: s.Attempt,
+		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Budgets: s.Budgets, Attempt: s.Attempt,
 		Worker: s.Worker, Life: s.Life, TraceParent: s.TraceParent,
 	}
 	if s.Result != nil {

@@ -117,9 +117,9 @@ func (q *Queue) Redeliver(ctx context.Context, h ReadyHint) error {
 		h.Seq, info.Delivered.Consumer, time.Now().UnixNano()), 0)
 }
 
-// Restore gives a job that waits and whose hint seems lost another one: in
-// DELAY if it is not due, else in INTAKE. It looks at the record again; false
-// if that no longer waits, or its timer is there.
+// Restore gives a job that waits and whose hint or timers seem lost others,
+// or ends it if its time is over. It looks at the record again; false if that
+// no longer waits, or all its timers are there.
 func (q *Queue) Restore(ctx context.Context, s Summary) (bool, error) {
 	now, err := q.readAtLeader(ctx, s.Tenant, s.ID)
 	if errors.Is(err, job.ErrNotFound) {
@@ -129,19 +129,32 @@ func (q *Queue) Restore(ctx context.Context, s Summary) (bool, error) {
 		return false, fmt.Errorf("restore hint of %s: %w", s.ID, err)
 	}
 	sum := now.summary()
-	switch {
-	case sum.State != job.Queued && sum.State != job.Retrying:
+	if sum.State != job.Queued && sum.State != job.Retrying {
 		return false, nil
-	case time.Until(sum.NotBefore) > shortWait:
-		_, err := q.lastAtLeader(ctx, delayStream, timerSubject(sum.Tenant, sum.ID, timerRun))
+	}
+	ended, err := q.expire(ctx, now, time.Now())
+	if errors.Is(err, errMoved) {
+		return false, nil
+	}
+	if ended || err != nil {
+		return ended, err
+	}
+	set := false
+	for kind, at := range sum.timers(time.Now()) {
+		_, err := q.lastAtLeader(ctx, delayStream, timerSubject(sum.Tenant, sum.ID, kind))
 		if err == nil {
-			return false, nil
+			continue
 		}
-		if !errors.Is(err, job.ErrNotFound) {
+		if errors.Is(err, job.ErrNotFound) {
+			_, err = q.publish(ctx, q.timer(sum, kind, at))
+		}
+		if err != nil {
 			return false, fmt.Errorf("restore timer of %s: %w", s.ID, err)
 		}
-		err = q.setTimer(ctx, sum)
-		return err == nil, err
+		set = true
+	}
+	if set || sum.waits(time.Now()) {
+		return set, nil
 	}
 	// The time tells this hint from an earlier one of the same attempt, whose
 	// Msg-Id may still be known although the hint is gone.

@@ -48,7 +48,7 @@ func (q *Queue) Cancel(ctx context.Context, tenant, id string) (job.Record, erro
 		if err := job.Change(s.State, s.Attempt, job.EventCancel, s.Attempt, to); err != nil {
 			return s.Record, fmt.Errorf("cancel job %s: %w", id, err)
 		}
-		waited := !s.NotBefore.IsZero()
+		before := s.summary()
 		now := time.Now().UTC()
 		s.State, s.UpdatedAt = to, now
 		if to == job.Canceled {
@@ -64,8 +64,8 @@ func (q *Queue) Cancel(ctx context.Context, tenant, id string) (job.Record, erro
 		s.seq = seq
 		if to == job.Canceling {
 			q.sendControl(s)
-		} else if waited {
-			q.dropTimers(ctx, s)
+		} else {
+			q.dropTimers(before)
 		}
 		return s.Record, nil
 	}

@@ -239,7 +239,7 @@ func (q *Queue) heads(ctx context.Context, l *Lease, lane Lane, n int) ([]messag
 
 // wanted reports whether a job needs its hint in READY.
 func wanted(s Summary, now time.Time) bool {
-	return (s.State == job.Queued || s.State == job.Retrying) && s.NotBefore.Sub(now) <= shortWait
+	return (s.State == job.Queued || s.State == job.Retrying) && !s.waits(now)
 }
 
 // released is a hint as it goes to READY. Its Msg-Id names the hint that it

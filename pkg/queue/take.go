@@ -62,6 +62,7 @@ const (
 	adviceSoon                  // due in a moment: give the hint back
 	adviceLeave                 // somebody is at it: say nothing
 	adviceAbandon               // its holder is lost: end that attempt first
+	adviceExpire                // its time is over: end it first
 )
 
 // advise reads a record, as it stands, for the holder of a hint. held is asked
@@ -71,6 +72,9 @@ func advise(s Summary, now time.Time, held func() (bool, error)) (advice, error)
 	case s.State.Final():
 		return adviceEnd, nil
 	case s.State == job.Queued, s.State == job.Retrying:
+		if _, over := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now); over {
+			return adviceExpire, nil
+		}
 		switch wait := s.NotBefore.Sub(now); {
 		case wait <= 0:
 			return adviceClaim, nil
@@ -137,6 +141,10 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 				continue
 			}
 			return false, nil
+		case adviceExpire:
+			if _, err := q.expire(ctx, s, now); err != nil && !errors.Is(err, errMoved) {
+				return false, err
+			}
 		case adviceAbandon:
 			if _, err := q.abandon(ctx, s); err != nil && !errors.Is(err, errMoved) {
 				return false, err

@@ -14,26 +14,48 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
-// timerRun is the timer that has a job looked at when it is due.
-const timerRun = "run"
+// The kinds of timers. What a timer is for is of no matter to who looks: the
+// record says what is to be done.
+const (
+	timerRun     = "run"      // when the job is due
+	timerStartBy = "start_by" // when budgets.start_by is over
+	timerTotal   = "total"    // when budgets.total is
+)
+
+// waits reports whether a job is not due, so that it has a timer and no hint.
+func (s Summary) waits(now time.Time) bool { return s.NotBefore.Sub(now) > shortWait }
+
+// timers are those that a waiting job has, by kind.
+func (s Summary) timers(now time.Time) map[string]time.Time {
+	var all map[string]time.Time
+	set := func(kind string, at time.Time) {
+		if all == nil {
+			all = map[string]time.Time{}
+		}
+		all[kind] = at
+	}
+	if s.waits(now) {
+		set(timerRun, s.NotBefore)
+	}
+	if s.Budgets.StartBy > 0 && s.Attempt == 0 {
+		set(timerStartBy, job.Budgets{StartBy: s.Budgets.StartBy}.Deadline(s.AcceptedAt, 0))
+	}
+	if s.Budgets.Total > 0 {
+		set(timerTotal, s.Budgets.EndBy(s.AcceptedAt))
+	}
+	return all
+}
 
 // timer has a job looked at at a given time. There is one per job and kind;
 // publishing it again replaces it.
 func (q *Queue) timer(s Summary, kind string, at time.Time) *nats.Msg {
 	msg := q.hint(timerSubject(s.Tenant, s.ID, kind), s)
+	msg.Header.Set(headerTimer, kind)
 	// Written here since the client's own option cuts off the fraction of
 	// the second, and the timer would go off early.
 	msg.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, dueSubject(s.Pool, s.Tenant, s.Priority))
 	return msg
-}
-
-// timersOf is how many timers a job needs when it is accepted.
-func timersOf(s Summary) int {
-	if time.Until(s.NotBefore) > shortWait {
-		return 1
-	}
-	return 0
 }
 
 // setTimer has a job that waits looked at when it is due.
@@ -42,14 +64,18 @@ func (q *Queue) setTimer(ctx context.Context, s Summary) error {
 	return err
 }
 
-// dropTimers removes the timers of a job. What is left of them does nothing.
-func (q *Queue) dropTimers(ctx context.Context, s stored) {
-	stream, err := q.js.Stream(ctx, delayStream)
-	if err == nil {
-		err = stream.Purge(ctx, jetstream.WithPurgeSubject(timerSubject(s.Tenant, s.ID, "*")))
-	}
-	if err != nil {
-		q.log.Debug("drop timers", "job", s.ID, "error", err)
+// dropTimers removes the timers that a job may have had when it was as in s.
+// What is left of them does nothing, so nobody waits for it. A message that
+// lives for a second takes the place of each: that needs no right to purge.
+func (q *Queue) dropTimers(s Summary) {
+	s.Attempt = 0
+	for kind := range s.timers(time.Time{}) {
+		msg := q.message(timerSubject(s.Tenant, s.ID, kind))
+		msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+		msg.Header.Set(jetstream.MsgTTLHeader, "1s")
+		if err := q.nc.PublishMsg(msg); err != nil {
+			q.log.Debug("drop timers", "job", s.ID, "error", err)
+		}
 	}
 }
 
@@ -95,27 +121,63 @@ func (q *Queue) due(ctx context.Context) error {
 	}
 }
 
-// wakeUp gives a job's hint if it is due.
+// wakeUp looks at a job one of whose timers went off.
 func (q *Queue) wakeUp(ctx context.Context, m jetstream.Msg) error {
 	meta, err := m.Metadata()
 	if err != nil {
 		return err
 	}
-	// At the leader: an older state would let the timer go unheard.
-	s, err := q.readAtLeader(ctx, m.Headers().Get(headerTenant), m.Headers().Get(headerJob))
-	if errors.Is(err, job.ErrNotFound) {
-		return nil
+	for {
+		s, err := q.read(ctx, m.Headers().Get(headerTenant), m.Headers().Get(headerJob))
+		if errors.Is(err, job.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s.State != job.Retrying && s.State != job.Queued {
+			return nil // who runs it keeps its time
+		}
+		ended, err := q.expire(ctx, s, time.Now())
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if ended || err != nil {
+			return err
+		}
+		sum, kind := s.summary(), m.Headers().Get(headerTimer)
+		if kind == "" {
+			kind = timerRun // of the release before there were others
+		}
+		if at, early := sum.timers(time.Now())[kind]; early {
+			_, err := q.publish(ctx, q.timer(sum, kind, at))
+			return err
+		}
+		if kind != timerRun {
+			return nil
+		}
+		return q.giveHint(ctx, sum, "due"+strconv.FormatUint(meta.Sequence.Stream, 10))
 	}
-	if err != nil {
-		return err
+}
+
+// expire ends a waiting job if one of its budgets is over; errMoved if the
+// record says something else by now.
+func (q *Queue) expire(ctx context.Context, s stored, now time.Time) (ended bool, err error) {
+	verdict, over := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now)
+	if !over {
+		return false, nil
 	}
-	if s.State != job.Retrying && s.State != job.Queued {
-		return nil
+	if err := job.Change(s.State, s.Attempt, job.EventExpire, s.Attempt, job.Expired); err != nil {
+		return false, err
 	}
-	if time.Until(s.NotBefore) > shortWait {
-		return q.setTimer(ctx, s.summary())
+	before := s.summary()
+	s.State = job.Expired
+	s.end(now.UTC(), verdict)
+	if _, err := q.put(ctx, s); err != nil {
+		return false, err
 	}
-	return q.giveHint(ctx, s.summary(), "due"+strconv.FormatUint(meta.Sequence.Stream, 10))
+	q.dropTimers(before)
+	return true, nil
 }
 
 // Timers is which timers there are, as they were when it was asked for.
@@ -142,11 +204,17 @@ func (q *Queue) Timers(ctx context.Context) (Timers, error) {
 	}
 }
 
-// Due reports whether the timer is there that has a waiting job looked at
-// when it is due.
-func (t Timers) Due(s Summary) bool { return t.has(s, timerRun) }
-
-func (t Timers) has(s Summary, kind string) bool {
-	_, ok := t.set[maphash.String(t.seed, timerSubject(s.Tenant, s.ID, kind))]
-	return ok
+// Missing reports whether a waiting job lacks one of its timers, or one of
+// its budgets was over some time ago and it waits all the same.
+func (t Timers) Missing(s Summary, now time.Time, grace time.Duration) bool {
+	if _, over := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now); over {
+		_, long := s.Budgets.Expiry(s.AcceptedAt, s.Attempt, now.Add(-grace))
+		return long
+	}
+	for kind := range s.timers(now) {
+		if _, there := t.set[maphash.String(t.seed, timerSubject(s.Tenant, s.ID, kind))]; !there {
+			return true
+		}
+	}
+	return false
 }
