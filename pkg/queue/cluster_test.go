@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +32,37 @@ func cluster(t *testing.T) ([]*testenv.NATSServer, func(name string) *queue.Queu
 		}
 		t.Cleanup(q.Close)
 		return q
+	}
+}
+
+// TestOpenAsksAgainWhereNobodyLeadsYet opens a queue on a server that cannot
+// answer until its cluster is complete, and has a deadline of its own.
+func TestOpenAsksAgainWhereNobodyLeadsYet(t *testing.T) {
+	servers := testenv.NATSServers(t, need.NATSServer(t), testenv.NATSOptions{Cluster: 3})
+	for _, s := range servers { // as if they had never been a cluster
+		s.Kill(t)
+		if err := os.RemoveAll(filepath.Join(s.Dir, "jetstream")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	servers[0].Start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	alone, url := between(t, servers[0].URL)
+	opened := make(chan error, 1)
+	go func() {
+		q, err := queue.Open(ctx, queue.Config{URL: url, Name: "early", Replicas: 3, Logger: logger(t)})
+		if err == nil {
+			q.Close()
+		}
+		opened <- err
+	}()
+	<-alone.asked
+	for _, s := range servers[1:] {
+		s.Start(t)
+	}
+	if err := <-opened; err != nil {
+		t.Fatal(err)
 	}
 }
 

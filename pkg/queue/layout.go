@@ -62,6 +62,8 @@ const (
 	// spoken of comes again.
 	ackWait      = 60 * time.Second
 	dedupeWindow = 2 * time.Minute
+	// installTimeout bounds one try to install; what it has done stays done.
+	installTimeout = apiTimeout
 	// codeNoPeers: a cluster has not found enough of its servers yet.
 	codeNoPeers jetstream.ErrorCode = 10005
 )
@@ -80,7 +82,11 @@ func (l layout) replicated() bool { return l.replicas > 1 }
 func (q *Queue) install(ctx context.Context) error {
 	said := ""
 	for {
-		err := q.installOnce(ctx)
+		// Servers that have no leader yet do not answer: a question without an
+		// end of its own would wait as long as ctx lasts.
+		once, cancel := context.WithTimeout(ctx, installTimeout)
+		err := q.installOnce(once)
+		cancel()
 		if err == nil || !transient(err) && !isCode(err, codeNoPeers) {
 			return err
 		}

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/url"
@@ -17,6 +18,7 @@ type proxy struct {
 	mu     sync.Mutex
 	target string
 	deaf   bool
+	asked  chan struct{} // closed at the first question about a stream
 	conns  []net.Conn
 }
 
@@ -31,7 +33,7 @@ func between(t testing.TB, server string) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: u.Host, listen: l}
+	p := &proxy{target: u.Host, listen: l, asked: make(chan struct{})}
 	p.done.Go(p.serve)
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -61,13 +63,32 @@ func (p *proxy) serve() {
 		p.mu.Unlock()
 		p.done.Go(func() {
 			defer server.Close()
-			_, _ = io.Copy(server, client)
+			_, _ = io.Copy(saying{p, server}, client)
 		})
 		p.done.Go(func() {
 			defer client.Close()
 			_, _ = io.Copy(hearing{p, client}, server)
 		})
 	}
+}
+
+// saying passes on what the queue says, and notes when it asks.
+type saying struct {
+	p *proxy
+	io.Writer
+}
+
+func (s saying) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("$JS.API.STREAM.")) {
+		s.p.mu.Lock()
+		select {
+		case <-s.p.asked:
+		default:
+			close(s.p.asked)
+		}
+		s.p.mu.Unlock()
+	}
+	return s.Writer.Write(b)
 }
 
 // hearing passes on what the server says, unless the proxy is deaf.
