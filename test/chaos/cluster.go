@@ -15,6 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/test/chaos/check"
@@ -139,7 +142,7 @@ func (n *node) config() string {
 		routes = append(routes, "nats-route://"+l.address())
 	}
 	// Nobody is told the true address of anybody: all ways lead over a link.
-	return text + fmt.Sprintf("cluster { name: chaos, listen: %s, advertise: \"127.0.0.1:1\", no_advertise: true, routes: [%s] }\n",
+	return text + fmt.Sprintf("cluster { name: chaos, listen: %s, advertise: \"127.0.0.1:1\", no_advertise: true, pool_size: -1, routes: [%s] }\n",
 		n.routeAddress, strings.Join(routes, ", "))
 }
 
@@ -287,20 +290,63 @@ func (c *cluster) start(ctx context.Context) error {
 func (c *cluster) install(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	q, err := queue.Open(ctx, queue.Config{URL: c.direct(), Name: "chaos-setup", Replicas: c.Nodes, Logger: slog.New(slog.DiscardHandler)})
+	out, err := os.Create(filepath.Join(c.Out, "install.log"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	log := slog.New(slog.NewTextHandler(out, nil))
+	q, err := queue.Open(ctx, queue.Config{URL: c.direct(), Name: "chaos-setup", Replicas: c.Nodes, Logger: log})
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	defer q.Close()
 	img := image
 	img.CreatedAt = time.Now().UTC()
-	for {
-		err := q.SetImage(ctx, img)
-		if err == nil {
-			return nil
+	if err := again(ctx, func() error { return q.SetImage(ctx, img) }); err != nil {
+		return fmt.Errorf("install image: %w", err)
+	}
+	return c.tap(ctx)
+}
+
+// tapped is where every revision of a record is told.
+const tapped = "chaos.tap."
+
+// tap has the servers tell every message that they store in the streams of
+// records, which keep no history.
+func (c *cluster) tap(ctx context.Context) error {
+	nc, err := nats.Connect(c.direct(), nats.MaxReconnects(-1))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	return again(ctx, func() error {
+		names := js.StreamNames(ctx, jetstream.WithStreamListSubject("r.>"))
+		for name := range names.Name() {
+			s, err := js.Stream(ctx, name)
+			if err != nil {
+				return err
+			}
+			config := s.CachedInfo().Config
+			config.RePublish = &jetstream.RePublish{Source: config.Subjects[0], Destination: tapped + config.Subjects[0], HeadersOnly: true}
+			if _, err := js.UpdateStream(ctx, config); err != nil {
+				return fmt.Errorf("tap %s: %w", name, err)
+			}
 		}
-		if sleep(ctx, 200*time.Millisecond) != nil {
-			return fmt.Errorf("install image: %w", err)
+		return names.Err()
+	})
+}
+
+// again tries until it works or ctx ends.
+func again(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil || sleep(ctx, 200*time.Millisecond) != nil {
+			return err
 		}
 	}
 }

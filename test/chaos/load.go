@@ -70,10 +70,10 @@ var programs = []program{
 	{name: "quick", script: "echo done", want: "succeeded", often: 46},
 	{name: "short", script: "sleep 0.2; echo done", want: "succeeded", often: 20},
 	{name: "slow", script: "sleep 2; echo done", want: "succeeded", often: 3},
-	{name: "long", script: "sleep 9; echo done", want: "succeeded", wall: 20_000, often: 1},
+	{name: "long", script: "sleep 9; echo done", want: "succeeded", often: 1},
 	{name: "fails", script: "echo no; exit 3", want: "failed", often: 10},
 	{name: "dies", script: "kill -SEGV $$", want: "failed", often: 3},
-	{name: "endless", script: "sleep 50", want: "failed", wall: 300, often: 4},
+	{name: "endless", script: "sleep 500", want: "failed", wall: 300, often: 4},
 	{name: "chatty", script: "head -c 100000 /dev/zero; echo done", want: "succeeded", often: 3},
 	{name: "unlucky once", script: "echo done", fault: "run:1", want: "succeeded", often: 6},
 	{name: "unlucky twice", script: "sleep 0.1; echo done", fault: "prepare:2", want: "succeeded", often: 3},
@@ -97,8 +97,8 @@ func draw(r *rand.Rand, real bool) program {
 
 // body is a submit of the program. The label names the ask that it came from.
 func (p program) body(label, key, lineKey string) []byte {
-	limits := map[string]any{"memory": limits["memory"], "disk": limits["disk"]}
-	if p.wall > 0 {
+	limits := map[string]any{"memory": limits["memory"], "disk": limits["disk"], "wall_ms": 60_000}
+	if p.wall > 0 { // else so much that no pause of a worker uses it up
 		limits["wall_ms"] = p.wall
 	}
 	body := map[string]any{

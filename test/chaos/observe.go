@@ -62,7 +62,7 @@ func newObserver(c *cluster) (*observer, error) {
 			return nil, err
 		}
 		o.conns = append(o.conns, nc)
-		for subject, hear := range map[string]nats.MsgHandler{"evt.r.>": o.hear, "evt.lease.>": o.hearLease} {
+		for subject, hear := range map[string]nats.MsgHandler{tapped + "r.>": o.hear, "evt.lease.>": o.hearLease} {
 			sub, err := nc.Subscribe(subject, hear)
 			if err == nil {
 				err = sub.SetPendingLimits(-1, -1)
@@ -209,49 +209,44 @@ func (o *observer) records(ctx context.Context) ([]check.Record, error) {
 	return all, names.Err()
 }
 
+// stream reads one message after the other from the leader of the stream: what
+// a consumer or a direct get would read may be behind.
 func (o *observer) stream(ctx context.Context, name string) ([]check.Record, error) {
-	stream, err := o.js.Stream(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	left := stream.CachedInfo().State.Msgs
-	if left == 0 {
-		return nil, nil
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		return nil, err
-	}
 	var all []check.Record
-	for {
-		batch, err := consumer.Fetch(int(min(left, 500)), jetstream.FetchMaxWait(2*time.Second))
+	for seq := uint64(1); ; seq++ {
+		ask := fmt.Sprintf(`{"seq":%d,"next_by_subj":"r.>"}`, seq)
+		answer, err := o.all.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+name, []byte(ask))
 		if err != nil {
 			return nil, err
 		}
-		n := 0
-		for m := range batch.Messages() {
-			n++
-			meta, err := m.Metadata()
-			if err != nil {
-				return nil, err
-			}
-			left = meta.NumPending
-			r, there, err := check.DecodeRecord(check.Header(m.Headers()), meta.Sequence.Stream, m.Data())
-			if err != nil {
-				return nil, err
-			}
-			if there {
-				all = append(all, r)
-			}
+		var got struct {
+			Error   *jetstream.APIError `json:"error"`
+			Message struct {
+				Seq    uint64 `json:"seq"`
+				Header []byte `json:"hdrs"`
+				Data   []byte `json:"data"`
+			} `json:"message"`
 		}
-		if err := batch.Error(); err != nil {
+		if err := json.Unmarshal(answer.Data, &got); err != nil {
 			return nil, err
 		}
-		if n == 0 {
-			return nil, errors.New("the stream did not answer in full")
-		}
-		if left == 0 {
+		if got.Error != nil && got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 			return all, nil
+		}
+		if got.Error != nil {
+			return nil, got.Error
+		}
+		seq = got.Message.Seq
+		header, err := nats.DecodeHeadersMsg(got.Message.Header)
+		if err != nil {
+			return nil, err
+		}
+		r, there, err := check.DecodeRecord(check.Header(header), seq, got.Message.Data)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			all = append(all, r)
 		}
 	}
 }

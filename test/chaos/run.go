@@ -130,18 +130,24 @@ func (o *outcome) quiet(ctx context.Context, c *cluster, see *observer) (records
 	ctx, cancel := context.WithTimeout(ctx, c.Quiet)
 	defer cancel()
 	var err error
-	for ; ; _ = sleep(ctx, time.Second) {
-		var now []check.Record
-		if now, err = see.records(ctx); err == nil {
-			records = now
-			see.refresh(now)
-			open := slices.ContainsFunc(now, func(r check.Record) bool { return !ended[r.State] })
-			if !open && see.underWay() == 0 {
-				return records, nil
-			}
+	for last := time.Now(); ctx.Err() == nil && c.fine(); _ = sleep(ctx, 500*time.Millisecond) {
+		// Every record is read when all seem to have ended, and now and then
+		// for those of which nobody was told.
+		if see.underWay() > 0 && time.Since(last) < 5*time.Second {
+			continue
 		}
-		if ctx.Err() != nil || !c.fine() {
-			break
+		var now []check.Record
+		once, cancelOnce := context.WithTimeout(ctx, 10*time.Second) // a question may be lost
+		now, err = see.records(once)
+		cancelOnce()
+		last = time.Now()
+		if err != nil {
+			continue
+		}
+		records = now
+		see.refresh(now)
+		if !slices.ContainsFunc(now, func(r check.Record) bool { return !ended[r.State] }) && see.underWay() == 0 {
+			return records, nil
 		}
 	}
 	text := fmt.Sprintf("%d jobs are open after %s of quiet", see.underWay(), c.Quiet)

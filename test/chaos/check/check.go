@@ -37,6 +37,7 @@ const (
 	RuleRecount    = "aggregates equal a recount"
 	RuleExecutions = "one execution at a time, and its result"
 	RuleQuiet      = "final means that nothing runs"
+	RuleSeen       = "the checker sees what happens"
 	RuleFence      = "only the leader releases"
 )
 
@@ -80,6 +81,7 @@ func Check(h History) ([]Finding, Stats) {
 	c.checkAnswers()
 	c.checkBatches()
 	c.checkReleases()
+	c.checkSight()
 	if h.Executions != nil {
 		c.checkExecutions()
 	}
@@ -87,6 +89,22 @@ func Check(h History) ([]Finding, Stats) {
 		return cmp.Or(strings.Compare(a.Rule, b.Rule), strings.Compare(a.Job, b.Job))
 	})
 	return c.findings, c.stats
+}
+
+// checkSight wants to have seen enough: whoever sees nothing finds nothing.
+func (c *checker) checkSight() {
+	final := 0
+	for _, r := range c.records {
+		if r.Attempt > 0 {
+			final++
+		}
+	}
+	if c.stats.Revisions < 2*final || c.stats.Gaps > c.stats.Revisions/20+10 {
+		c.found(RuleSeen, "", "%d revisions of %d records were told, and %d were not", c.stats.Revisions, len(c.records), c.stats.Gaps)
+	}
+	if final > 0 && (len(c.Leases) == 0 || len(c.Releases) == 0) {
+		c.found(RuleSeen, "", "%d leases and %d releases were told", len(c.Leases), len(c.Releases))
+	}
 }
 
 func (c *checker) found(rule, job, format string, args ...any) {

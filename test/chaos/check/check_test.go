@@ -151,6 +151,8 @@ func TestEveryBrokenPromiseIsFound(t *testing.T) {
 			s.Batches = []check.Batch{{ID: "b", Status: 200, Jobs: 1, Final: 1, States: map[string]int{"failed": 1}}}
 		}},
 		"a batch is not known":              {check.RuleRecount, func(s *story) { s.Records[0].Batch = "b"; s.Batches = []check.Batch{{ID: "b", Status: 404}} }},
+		"nobody tells of changes":           {check.RuleSeen, func(s *story) { s.Revisions = nil }},
+		"nobody tells of releases":          {check.RuleSeen, func(s *story) { s.Releases = nil }},
 		"a release has no fence":            {check.RuleFence, func(s *story) { s.Releases[0].Fence = 0 }},
 		"a deposed leader releases":         {check.RuleFence, func(s *story) { s.Releases[1].Fence = 1 }},
 		"platform faults without end":       {check.RuleAttempts, func(s *story) { s.manyFaults(6) }},
