@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&s.out, "out", "bench/out", "directory for queue.json with the figures")
 	f.IntVar(&s.rounds, "rounds", 3, "how often every contender has its turn")
 	f.IntVar(&s.jobs, "jobs", 30_000, "jobs of one turn")
-	f.IntVar(&s.slots, "slots", 64, "slots of the worker")
+	f.IntVar(&s.slots, "slots", 256, "slots of the worker")
 	f.IntVar(&s.backlog, "backlog", 1_000_000, "jobs queued behind in the longer of the two measurements of cost")
 	f.StringVar(&s.pprof, "pprof", "", "directory for processor profiles of the parts; the scheduler is then a part of this binary")
 	f.StringVar(&s.peerBinary, "peers", "", "the binary of bench/peers; without it ours is measured alone")

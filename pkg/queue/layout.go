@@ -52,6 +52,7 @@ func (s Sizes) filled() Sizes {
 const (
 	layoutVersion = "1"
 	defaultShards = 4
+	maxShards     = 16
 	// storeLimit of an embedded server is no bound of its own: every stream
 	// has one.
 	storeLimit = 1 << 40
@@ -157,7 +158,7 @@ func (q *Queue) readInstalled(ctx context.Context) error {
 	}
 	config := s.CachedInfo().Config
 	n, err := strconv.Atoi(config.Metadata["shards"])
-	if err != nil || n < 1 || n > 16 {
+	if err != nil || n < 1 || n > maxShards {
 		return fmt.Errorf("stream %s says nothing of its shards: not a Sandlot layout", recordStream(0))
 	}
 	have, err := q.installedAs(ctx, config, n)
@@ -238,7 +239,8 @@ func (q *Queue) streams() []jetstream.StreamConfig {
 			Discard:     jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxBytes: sizes.Records / int64(shards),
 			MaxMsgSize: 1 << 20, AllowDirect: true, AllowRollup: true,
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
-			Metadata: map[string]string{"shards": strconv.Itoa(shards), keyDurability: string(q.layout.durability)},
+			AllowAtomicPublish: q.layout.durability == Strict,
+			Metadata:           map[string]string{"shards": strconv.Itoa(shards), keyDurability: string(q.layout.durability)},
 		})
 	}
 	all = append(all,

@@ -28,7 +28,7 @@ const (
 // sequence was wrong, perhaps because of our own write whose answer got lost.
 func (q *Queue) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		seq, err := q.publishOnce(ctx, msg, 2*time.Second)
+		seq, err := q.tryPublish(ctx, msg)
 		if err == nil {
 			return seq, nil
 		}
@@ -42,6 +42,13 @@ func (q *Queue) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 			return 0, fmt.Errorf("publish %s: %w (%w)", msg.Subject, ended, err)
 		}
 	}
+}
+
+func (q *Queue) tryPublish(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	if q.grouped(msg) {
+		return q.publishInGroup(ctx, msg)
+	}
+	return q.publishOnce(ctx, msg, 2*time.Second)
 }
 
 // publishOnce tries once and waits at most d for the answer.
@@ -64,6 +71,15 @@ type published struct {
 // publishAll sends messages back to back, at most asyncWindow of them under
 // way, and waits for all answers. Each is tried once.
 func (q *Queue) publishAll(ctx context.Context, msgs []*nats.Msg) []published {
+	for _, msg := range msgs {
+		if msg != nil && q.grouped(msg) { // all of them are then
+			return q.publishInGroups(ctx, msgs)
+		}
+	}
+	return q.publishEach(ctx, msgs)
+}
+
+func (q *Queue) publishEach(ctx context.Context, msgs []*nats.Msg) []published {
 	futures := make([]jetstream.PubAckFuture, len(msgs))
 	out := make([]published, len(msgs))
 	for i, msg := range msgs {

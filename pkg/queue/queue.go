@@ -56,6 +56,7 @@ type Queue struct {
 
 	pullers     pullers
 	wakers      wakers
+	groups      [maxShards]group // by shard; only under Strict
 	droppedLogs atomic.Int64
 
 	mu          sync.Mutex
