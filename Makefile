@@ -93,6 +93,10 @@ ROUNDS  ?= 3
 JOBS    ?= 30000
 BACKLOG ?= 1000000
 
+.PHONY: bench-shares
+bench-shares: ## Measure how fair the release is: 20 tenants by weight, and a flood beside them.
+	@SANDLOT_SHARES=full go test ./scheduler -run 'FinishedJobsFollow|FloodDoesNot' -count 1 -v -timeout 20m | grep -v 'time='
+
 .PHONY: bench-queue
 bench-queue: build ## Measure the queue beside River and asynq, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000
 	@bench/peers/setup.sh

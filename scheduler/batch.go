@@ -33,6 +33,8 @@ type line struct {
 	number int
 	rec    *job.Record
 	answer api.LineAnswer
+	// settled tells the caps that the line is counted, or not to be.
+	settled func()
 }
 
 // handleBatchSubmit accepts a stream of lines, window by window, and answers
@@ -133,9 +135,9 @@ func (s *Scheduler) draftLine(ctx context.Context, raw []byte, whole bool, batch
 		problem = singleOnly(in, true)
 	}
 	if problem == nil {
-		rec, err := s.draftItem(ctx, in, batch)
+		rec, settled, err := s.draftItem(ctx, in, batch)
 		if err == nil {
-			l.rec = &rec
+			l.rec, l.settled = &rec, settled
 			return l
 		}
 		problem = s.lineProblem(ctx, err)
@@ -152,19 +154,24 @@ func (l line) refuse(p *api.Problem) line {
 	return l
 }
 
-// draftItem is the record of an item, its spec stored.
-func (s *Scheduler) draftItem(ctx context.Context, in api.Submit, batch string) (job.Record, error) {
+// draftItem is the record of an item that may come in, its spec stored.
+func (s *Scheduler) draftItem(ctx context.Context, in api.Submit, batch string) (rec job.Record, settled func(), err error) {
 	ctx, recording := s.Telemetry.Job(ctx)
 	received := time.Now().UTC()
 	ctx, stage := telemetry.StartAt(ctx, telemetry.Submit, received)
-	rec, err := s.draft(ctx, in, Origin{Batch: batch, Received: received})
+	rec, err = s.draft(ctx, in, Origin{Batch: batch, Received: received})
 	if err == nil {
-		err = s.storeSpec(ctx, &rec)
+		settled, err = s.admit(ctx, rec)
+	}
+	if err == nil {
+		if err = s.storeSpec(ctx, &rec); err != nil {
+			settled()
+		}
 	}
 	rec.Timings.Submit = time.Now().UTC()
 	stage.EndAt(rec.Timings.Submit, err)
 	rec.Spans = recording.Spans()
-	return rec, err
+	return rec, settled, err
 }
 
 func (s *Scheduler) lineProblem(ctx context.Context, err error) *api.Problem {
@@ -184,6 +191,13 @@ const fullPatience = 30 * time.Second
 // those again that found the queue full.
 func (s *Scheduler) acceptLines(ctx context.Context, lines []line) {
 	started := time.Now()
+	defer func() {
+		for _, l := range lines {
+			if l.settled != nil {
+				l.settled()
+			}
+		}
+	}()
 	for {
 		var recs []job.Record
 		var where []int

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -21,12 +22,13 @@ import (
 //
 // Who is paused, at a cap or out of tokens is passed over. Nobody saves up
 // turns while nothing of theirs waits or may run: the deficit that is carried
-// from one deal to the next is what did not come out even.
+// from one deal to the next is what did not come out even. Each class of a
+// pool is dealt out on its own, with the tokens of all.
 type fair struct {
 	aging    time.Duration
-	deals    map[string]uint64 // by class
+	tokens   *tokens
+	deals    uint64
 	accounts map[account]*deficit
-	buckets  map[scoped]*bucket
 
 	// What follows is used anew in each deal: with thousands of lanes there
 	// would be much to throw away otherwise.
@@ -35,25 +37,25 @@ type fair struct {
 }
 
 // account names who carries a deficit: a tenant, one of its queues, or one of
-// the lanes of that. Each class is dealt out on its own.
+// the lanes of that.
 type account struct {
-	class, tenant, queue string
-	priority             int // -1 unless of a lane
+	tenant, queue string
+	priority      int // -1 unless of a lane
 }
 
 // deficit is what one is owed, in hints; negative is what one owes.
 type deficit struct {
 	name  account
 	hints float64
-	seen  uint64 // the deal of its class in which something of it last waited
+	seen  uint64 // the deal in which something of it last waited
 	gone  bool   // forgotten: ask for it anew
 }
 
 // defaultAging is how long a job waits for each band that it rises.
 const defaultAging = time.Minute
 
-func newFair(aging time.Duration) *fair {
-	return &fair{aging: aging, deals: map[string]uint64{}, accounts: map[account]*deficit{}, buckets: map[scoped]*bucket{}}
+func newFair(aging time.Duration, t *tokens) *fair {
+	return &fair{aging: aging, tokens: t, accounts: map[account]*deficit{}}
 }
 
 // waiting is a lane in which hints wait.
@@ -76,8 +78,7 @@ type seat struct {
 
 // table is what is looked at in one deal.
 type table struct {
-	now   time.Time
-	class string
+	now time.Time
 	// room is how many hints may be released.
 	room int
 	// lanes lie together by tenant, and within that by queue.
@@ -125,7 +126,9 @@ type allowance struct {
 
 // deal hands out the room.
 func (f *fair) deal(t table) (turns []turn, h held) {
-	f.deals[t.class]++
+	f.tokens.mu.Lock()
+	defer f.tokens.mu.Unlock()
+	f.deals++
 	var bands [10][]*party
 	f.seat(t, &bands, &h)
 	left := t.room
@@ -135,8 +138,9 @@ func (f *fair) deal(t table) (turns []turn, h held) {
 		}
 		left -= f.among(left, parties, func(lane, n int) { turns = append(turns, turn{t.lanes[lane], n}) })
 	}
-	if f.deals[t.class]%1024 == 0 {
-		f.forget(t.now)
+	if f.deals%1024 == 0 {
+		f.forget()
+		f.tokens.forget(t.now)
 	}
 	return turns, h
 }
@@ -175,20 +179,19 @@ func (f *fair) clear(lanes int) {
 func (f *fair) settle(t table, lane waiting) *seat {
 	sit := lane.seat
 	if sit.lane == nil || sit.tenant.gone || sit.queue.gone || sit.lane.gone {
-		sit.tenant = f.owed(account{t.class, lane.Tenant, "", -1})
-		sit.queue = f.owed(account{t.class, lane.Tenant, lane.Queue, -1})
-		sit.lane = f.owed(account{t.class, lane.Tenant, lane.Queue, lane.Priority})
+		sit.tenant = f.owed(account{lane.Tenant, "", -1})
+		sit.queue = f.owed(account{lane.Tenant, lane.Queue, -1})
+		sit.lane = f.owed(account{lane.Tenant, lane.Queue, lane.Priority})
 	}
 	if sit.revision != t.revision {
 		sit.shareOfTenant, sit.shareOfQueue = t.share(lane.Tenant, ""), t.share(lane.Tenant, lane.Queue)
 		sit.revision = t.revision
 	}
 	for _, d := range []*deficit{sit.tenant, sit.queue, sit.lane} {
-		now := f.deals[t.class]
-		if d.seen+1 < now {
+		if d.seen+1 < f.deals {
 			d.hints = 0 // nothing of it waited meanwhile
 		}
-		d.seen = now
+		d.seen = f.deals
 	}
 	return sit
 }
@@ -238,7 +241,7 @@ func (f *fair) allow(t table, share job.Share, tenant, queue string, h *held) *a
 		}
 	}
 	if share.Rate.Limited() {
-		a.bucket = f.bucket(scoped{tenant, queue}, share.Rate, t.now)
+		a.bucket = f.tokens.bucket(scoped{tenant, queue}, share.Rate, t.now)
 		if a.left = min(a.left, a.bucket.whole()); a.left == 0 {
 			if at := a.bucket.next(); h.token.IsZero() || at.Before(h.token) {
 				h.token = at
@@ -377,30 +380,49 @@ func (h *byDebt) Pop() any {
 
 // giveBack undoes n hints of a turn that came to nothing: they were not there
 // any more, or no job needed them.
-func (f *fair) giveBack(class string, lane queue.Lane, n int) {
-	for _, name := range []account{{class, lane.Tenant, "", -1}, {class, lane.Tenant, lane.Queue, -1}, {class, lane.Tenant, lane.Queue, lane.Priority}} {
+func (f *fair) giveBack(lane queue.Lane, n int) {
+	if n == 0 {
+		return
+	}
+	f.tokens.mu.Lock()
+	defer f.tokens.mu.Unlock()
+	for _, name := range []account{{lane.Tenant, "", -1}, {lane.Tenant, lane.Queue, -1}, {lane.Tenant, lane.Queue, lane.Priority}} {
 		if d := f.accounts[name]; d != nil {
 			d.hints += float64(n)
 		}
 	}
 	for _, name := range []scoped{{lane.Tenant, ""}, {lane.Tenant, lane.Queue}} {
-		if b := f.buckets[name]; b != nil {
+		if b := f.tokens.buckets[name]; b != nil {
 			b.tokens += float64(n)
 		}
 	}
 }
 
-// forget drops who has not waited for long, and buckets that are full again.
-func (f *fair) forget(now time.Time) {
+// forget drops who has not waited for long.
+func (f *fair) forget() {
 	for name, d := range f.accounts {
-		if d.seen+1024 < f.deals[name.class] {
+		if d.seen+1024 < f.deals {
 			d.gone = true
 			delete(f.accounts, name)
 		}
 	}
-	for name, b := range f.buckets {
+}
+
+// tokens are the buckets of those whose rate is bounded, one for all pools
+// and classes that this process leads. Whoever begins to lead begins with
+// full ones.
+type tokens struct {
+	mu      sync.Mutex
+	buckets map[scoped]*bucket
+}
+
+func newTokens() *tokens { return &tokens{buckets: map[scoped]*bucket{}} }
+
+// forget drops buckets that are full again: one made anew is, too.
+func (t *tokens) forget(now time.Time) {
+	for name, b := range t.buckets {
 		if b.refill(b.rate, now); b.tokens >= b.rate.Room() {
-			delete(f.buckets, name)
+			delete(t.buckets, name)
 		}
 	}
 }
@@ -412,12 +434,12 @@ type bucket struct {
 	at     time.Time
 }
 
-// bucket is that of a tenant or queue; a new one is full.
-func (f *fair) bucket(name scoped, rate job.Rate, now time.Time) *bucket {
-	b := f.buckets[name]
+// bucket is that of a tenant or queue.
+func (t *tokens) bucket(name scoped, rate job.Rate, now time.Time) *bucket {
+	b := t.buckets[name]
 	if b == nil {
 		b = &bucket{rate: rate, tokens: rate.Room(), at: now}
-		f.buckets[name] = b
+		t.buckets[name] = b
 	}
 	b.refill(rate, now)
 	return b

@@ -22,7 +22,7 @@ type fleet struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{fair: newFair(time.Minute), now: time.Unix(1e9, 0), tenants: map[string]job.Share{}, queues: map[scoped]job.Share{}, out: map[scoped]int{}}
+	return &fleet{fair: newFair(time.Minute, newTokens()), now: time.Unix(1e9, 0), tenants: map[string]job.Share{}, queues: map[scoped]job.Share{}, out: map[scoped]int{}}
 }
 
 // waits adds a lane whose head has waited for some time.
@@ -200,7 +200,7 @@ func TestRateIsKeptOverTime(t *testing.T) {
 		t.Errorf("%d in 10 s at 20 a second with a burst of 5", n)
 	}
 	f.release(50)
-	f.giveBack("", f.lanes[0].Lane, 3)
+	f.giveBack(f.lanes[0].Lane, 3)
 	if got, _ := f.release(50); got["a.q.5"] != 3 {
 		t.Errorf("%v after 3 were given back", got)
 	}
@@ -211,7 +211,7 @@ func TestNobodySavesUpTurns(t *testing.T) {
 	f.waits("a", "q", 5, 1_000_000, 0)
 	f.waits("b", "q", 5, 0, 0)
 	f.many(1000, 10)
-	f.giveBack("", f.lanes[1].Lane, 500) // came to nothing, and then none waited
+	f.giveBack(f.lanes[1].Lane, 500) // came to nothing, and then none waited
 	f.many(2, 10)
 	f.lanes[1].Backlog = 1000
 	if got := f.many(10, 10); got["a.q.5"] != 50 || got["b.q.5"] != 50 {
@@ -235,8 +235,8 @@ func TestMemoryOfFairIsBounded(t *testing.T) {
 		f.release(10)
 		f.now = f.now.Add(100 * time.Millisecond)
 	}
-	if len(f.accounts) > 3*2100 || len(f.buckets) > 2*1100 {
-		t.Errorf("%d accounts, %d buckets", len(f.accounts), len(f.buckets))
+	if len(f.accounts) > 3*2100 || len(f.tokens.buckets) > 2*1100 {
+		t.Errorf("%d accounts, %d buckets", len(f.accounts), len(f.tokens.buckets))
 	}
 }
 

@@ -28,6 +28,8 @@ type index struct {
 	gone    int // entries of order that are no more
 	dropped int64
 	queues  map[scoped]*queueCount
+	// tenants counts all queues of each together.
+	tenants map[string]*queueCount
 	batches map[scoped]*batch
 	waiters map[string]map[chan struct{}]bool
 	finals  map[final]int64
@@ -89,7 +91,7 @@ type verdictKind struct {
 
 func newIndex(most int, boot string) *index {
 	return &index{
-		most: most, boot: boot, entries: map[string]*entry{}, queues: map[scoped]*queueCount{}, batches: map[scoped]*batch{},
+		most: most, boot: boot, entries: map[string]*entry{}, queues: map[scoped]*queueCount{}, tenants: map[string]*queueCount{}, batches: map[scoped]*batch{},
 		waiters: map[string]map[chan struct{}]bool{}, finals: map[final]int64{}, ready: make(chan struct{}),
 	}
 }
@@ -228,6 +230,12 @@ func (x *index) add(e *entry, n int) {
 		x.queues[scoped{e.tenant, e.queue}] = q
 	}
 	q.states[e.state] += n
+	t := x.tenants[e.tenant]
+	if t == nil {
+		t = &queueCount{states: map[job.State]int{}}
+		x.tenants[e.tenant] = t
+	}
+	t.states[e.state] += n
 	b := x.batchOf(e)
 	if b == nil {
 		return

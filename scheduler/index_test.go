@@ -116,7 +116,7 @@ func TestExplainEndNamesTheNumbers(t *testing.T) {
 		"It was stopped because it wrote 2 MiB (2097152 bytes): limits.output is 1 MiB (1048576 bytes).": record(job.Failed, job.Verdict{Blame: job.BlameLimit, Reason: job.OutputLimit, Evidence: job.Evidence{Measured: 2 << 20, Limit: 1 << 20, Unit: "bytes"}}),
 		"It was canceled before it ran.":                                                                 {State: job.Canceled},
 		"It was canceled during attempt 2.":                                                              {State: job.Canceled, Attempt: 2},
-		"Its time to start passed before it could run.":                                                  {State: job.Expired},
+		"It expired before it could run, 2000 ms after its acceptance: start_by is 2 s.":                 record(job.Expired, job.Verdict{Evidence: job.Evidence{Measured: 2000, Unit: "ms", Detail: "start_by is 2 s"}}),
 	} {
 		if got := explainEnd(rec); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -40,7 +40,10 @@ type Lead struct {
 	// settings is what is set for tenants and queues. Run keeps it if nobody
 	// else does.
 	settings *settings
-	led      ledPools
+	tokens   *tokens
+	// capped is held from counting what is out until what may join it is.
+	capped sync.Mutex
+	led    ledPools
 }
 
 // LeadCounters count what the leader has done since the process started.
@@ -93,6 +96,7 @@ func (l *Lead) Run(ctx context.Context) error {
 		l.Aging = defaultAging
 	}
 	l.kicks = make(chan struct{}, 1)
+	l.tokens = newTokens()
 	group, ctx := errgroup.WithContext(ctx)
 	if l.settings == nil {
 		l.settings = newSettings()
@@ -200,6 +204,17 @@ func (p *ledPools) all() []string {
 		if led {
 			names = append(names, name)
 		}
+	}
+	return names
+}
+
+// names are those of all pools that there are.
+func (p *ledPools) names() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for _, one := range p.known {
+		names = append(names, one.Name)
 	}
 	return names
 }

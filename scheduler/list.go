@@ -119,13 +119,22 @@ func (x *index) queueList(tenant string) []api.Queue {
 func (x *index) unfinished(tenant, queue string) (queued, running int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for name, q := range x.queues {
-		if name.tenant == tenant && (queue == "" || name.name == queue) {
-			queued += q.states[job.Queued] + q.states[job.Retrying]
-			running += q.states[job.Running] + q.states[job.Canceling]
-		}
+	q := x.tenants[tenant]
+	if queue != "" {
+		q = x.queues[scoped{tenant, queue}]
+	}
+	if q != nil {
+		queued = q.states[job.Queued] + q.states[job.Retrying]
+		running = q.states[job.Running] + q.states[job.Canceling]
 	}
 	return queued, running
+}
+
+// hasDropped reports whether there are jobs that the index knows no more.
+func (x *index) hasDropped() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.dropped > 0
 }
 
 // batchCounts counts a batch; false when none of its jobs is known.

@@ -74,7 +74,7 @@ func (l *Lead) release(ctx context.Context, lease *queue.Lease) error {
 // releaseClass keeps READY just so full that no slot waits for it, taking
 // hints from the lanes in the order that fair decides.
 func (l *Lead) releaseClass(ctx context.Context, lease *queue.Lease, class string) error {
-	r := &releaser{Lead: l, class: class, lease: lease, backlog: newBacklog(l.Queue, lease.Pool(), class), fair: newFair(l.Aging), level: level{target: shallow}, patience: cappedAgain}
+	r := &releaser{Lead: l, class: class, lease: lease, backlog: newBacklog(l.Queue, lease.Pool(), class), fair: newFair(l.Aging, l.tokens), level: level{target: shallow}, patience: cappedAgain}
 	wakes, stop, err := l.Queue.Wakes(lease.Pool(), class, r.backlog.arrive)
 	if err != nil {
 		return err
@@ -129,20 +129,31 @@ func (r *releaser) fill(ctx context.Context) (again time.Duration, err error) {
 		if room <= 0 {
 			return releasePoll, nil
 		}
-		out, err := r.out(ctx, lanes)
-		if err != nil {
-			return releasePoll, err
-		}
-		turns, held := r.fair.deal(table{
-			now: time.Now(), room: room, lanes: lanes, share: r.settings.share, revision: r.settings.version(),
-			out: func(tenant, queue string) int { return out[scoped{tenant, queue}] },
-		})
-		r.level.more = sumOf(turns) == room
-		moved, err := r.move(ctx, turns)
+		moved, held, err := r.turn(ctx, lanes, room)
 		if err != nil || moved == 0 {
 			return held.wait(time.Now(), r.patience), err
 		}
 	}
+}
+
+// turn deals the room out among the lanes, and releases.
+func (r *releaser) turn(ctx context.Context, lanes []waiting, room int) (moved int, h held, err error) {
+	var out map[scoped]int
+	if r.settings.anyCap(lanes) {
+		// One at a time: two who count the same would exceed a cap.
+		r.capped.Lock()
+		defer r.capped.Unlock()
+		if out, err = r.out(ctx); err != nil {
+			return 0, h, err
+		}
+	}
+	turns, h := r.fair.deal(table{
+		now: time.Now(), room: room, lanes: lanes, share: r.settings.share, revision: r.settings.version(),
+		out: func(tenant, queue string) int { return out[scoped{tenant, queue}] },
+	})
+	r.level.more = sumOf(turns) == room
+	moved, err = r.move(ctx, turns)
+	return moved, h, err
 }
 
 // wait is how long until those that were held back may go.
@@ -157,20 +168,18 @@ func (h held) wait(now time.Time, capped time.Duration) time.Duration {
 	return d
 }
 
-// out counts what tenants and queues have in READY, if a cap among those that
-// wait asks for it.
-func (r *releaser) out(ctx context.Context, lanes []waiting) (map[scoped]int, error) {
-	if !r.settings.anyCap(lanes) {
-		return nil, nil
-	}
-	list, err := r.Queue.Out(ctx, r.lease.Pool())
-	if err != nil {
-		return nil, err
-	}
+// out counts what tenants and queues have in READY, of all pools.
+func (r *releaser) out(ctx context.Context) (map[scoped]int, error) {
 	out := map[scoped]int{}
-	for _, o := range list {
-		out[scoped{o.Tenant, ""}] += int(o.Hints)
-		out[scoped{o.Tenant, o.Queue}] += int(o.Hints)
+	for _, pool := range r.led.names() {
+		list, err := r.Queue.Out(ctx, pool)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range list {
+			out[scoped{o.Tenant, ""}] += int(o.Hints)
+			out[scoped{o.Tenant, o.Queue}] += int(o.Hints)
+		}
 	}
 	return out, nil
 }
@@ -198,7 +207,7 @@ func (r *releaser) move(ctx context.Context, turns []turn) (moved int, err error
 		if err == nil {
 			r.backlog.moved(t, marks[i], done[i])
 		}
-		r.fair.giveBack("", t.lane.Lane, t.n-done[i].Released)
+		r.fair.giveBack(t.lane.Lane, t.n-done[i].Released)
 		r.Counters.released(t.lane.Tenant, done[i].Released)
 		r.Counters.Dropped.Add(int64(done[i].Dropped))
 		moved += done[i].Released + done[i].Dropped

@@ -60,6 +60,7 @@ type Scheduler struct {
 	index     *index
 	workers   *workers
 	settings  *settings
+	caps      *caps
 	metrics   *metrics
 	buffers   *semaphore.Weighted
 	lead      *Lead
@@ -93,6 +94,7 @@ func New(cfg Config) (*Scheduler, error) {
 		stopping: make(chan struct{}),
 	}
 	s.lead.settings = s.settings
+	s.caps = newCaps(s)
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil

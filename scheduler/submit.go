@@ -54,6 +54,11 @@ func (s *Scheduler) Submit(ctx context.Context, in api.Submit, from Origin) (job
 
 // accept makes the record durable.
 func (s *Scheduler) accept(ctx context.Context, rec job.Record) (job.Record, error) {
+	settled, err := s.admit(ctx, rec)
+	if err != nil {
+		return job.Record{}, err
+	}
+	defer settled()
 	if err := s.storeSpec(ctx, &rec); err != nil {
 		return job.Record{}, err
 	}

@@ -29,8 +29,11 @@ type Lane struct {
 	Backlog  uint64 // hints that wait
 }
 
-// EveryClass stands for all classes of a pool.
-const EveryClass = "*"
+// EveryPool and EveryClass stand for all there are.
+const (
+	EveryPool  = "*"
+	EveryClass = "*"
+)
 
 // Lanes lists the lanes of a class of a pool in which hints wait.
 func (q *Queue) Lanes(ctx context.Context, pool, class string) ([]Lane, error) {
