@@ -210,7 +210,8 @@ func (s *Scheduler) acceptLines(ctx context.Context, lines []line) {
 			return
 		}
 		var again time.Duration
-		for i, a := range s.Queue.AcceptMany(ctx, recs) {
+		// Not given up half-way, as with a single job.
+		for i, a := range s.Queue.AcceptMany(context.WithoutCancel(ctx), recs) {
 			l := &lines[where[i]]
 			var full *queue.FullError
 			switch {

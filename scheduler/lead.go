@@ -30,8 +30,9 @@ type Lead struct {
 	// Grace is how old a change must be before its hint is missed; 10 s if
 	// zero.
 	Grace time.Duration
-	// Every is the time between passes; 10 min if zero.
-	Every time.Duration
+	// Every is the time between passes where they are costly, 10 min if zero;
+	// Often where they cost next to nothing, 30 s if zero.
+	Every, Often time.Duration
 	// Aging is how long a job waits for each band of priority that it rises;
 	// a minute if zero.
 	Aging time.Duration
@@ -91,6 +92,9 @@ func (l *Lead) Run(ctx context.Context) error {
 	}
 	if l.Every == 0 {
 		l.Every = 10 * time.Minute
+	}
+	if l.Often == 0 {
+		l.Often = 30 * time.Second
 	}
 	if l.Aging == 0 {
 		l.Aging = defaultAging

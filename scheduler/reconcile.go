@@ -13,6 +13,8 @@ import (
 const (
 	// passPause is the least time between two passes.
 	passPause = 2 * time.Second
+	// passShare is the part of the time that passes take at most: a 50th.
+	passShare = 50
 	// passAgain is when a pass is repeated that failed.
 	passAgain = 5 * time.Second
 	// deliveredAgain is after what time a hint that was delivered should have
@@ -25,8 +27,10 @@ const (
 
 // reconcile compares records with hints: when this scheduler begins to lead a
 // pool, after each reconnect (the server may have restarted), after a worker was
-// lost, and every ten minutes. Outside of power loss it should find only what
-// crashed gateways and workers left.
+// lost, and every ten minutes at the latest: as often as a small share of one
+// processor's time allows, since nobody tells of a gateway that died, or was
+// cut off, between a record and its hint. Outside of power loss it should find
+// only what such gateways and crashed workers left.
 func (l *Lead) reconcile(ctx context.Context) error {
 	past := &past{given: map[string]time.Time{}}
 	reconnected := l.Queue.Reconnected()
@@ -49,7 +53,9 @@ func (l *Lead) reconcile(ctx context.Context) error {
 			next.Reset(after)
 			continue
 		}
+		began := time.Now()
 		young, err := l.pass(ctx, past)
+		after = l.after(time.Since(began))
 		left := time.Until(judged)
 		switch {
 		case ctx.Err() != nil:
@@ -71,6 +77,11 @@ func (l *Lead) reconcile(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// after is the time to the next pass when one took so long.
+func (l *Lead) after(took time.Duration) time.Duration {
+	return min(l.Every, max(l.Often, passShare*took))
 }
 
 // sweep removes what belongs to no job.

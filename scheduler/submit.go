@@ -62,7 +62,9 @@ func (s *Scheduler) accept(ctx context.Context, rec job.Record) (job.Record, err
 	if err := s.storeSpec(ctx, &rec); err != nil {
 		return job.Record{}, err
 	}
-	stored, created, err := s.Queue.Accept(ctx, rec)
+	// Not given up half-way when the client goes: a record without a hint
+	// waits until somebody misses it.
+	stored, created, err := s.Queue.Accept(context.WithoutCancel(ctx), rec)
 	if err != nil {
 		return job.Record{}, fmt.Errorf("accept job %s: %w", rec.ID, err)
 	}

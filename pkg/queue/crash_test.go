@@ -64,6 +64,29 @@ func TestLostHintsComeBack(t *testing.T) {
 	}
 }
 
+// TestHintThatNobodyTellsOfComesBack loses a hint under a leader that has no
+// reason to look: no worker is lost, nothing reconnects.
+func TestHintThatNobodyTellsOfComesBack(t *testing.T) {
+	q := fresh(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &scheduler.Lead{Queue: q, Logger: logger(t), Grace: time.Second, Often: 100 * time.Millisecond}
+	var loops sync.WaitGroup
+	loops.Go(func() { _ = l.Run(ctx) })
+	loops.Go(func() { _ = q.Follow(ctx, func(queue.Change) {}, nil) })
+	t.Cleanup(func() { cancel(); loops.Wait() })
+	eventually(t, "the passes of the beginning are over", func() bool { return l.Counters.Passes.Load() >= 3 })
+
+	accept(t, q, spec("one"))
+	eventually(t, "it is released", func() bool { return l.Counters.Released.Load() == 1 })
+	if err := queue.LoseReady(q, within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := claim(t, q, register(t, q, "w1"))
+	if c.Record.ID != "one" || l.Counters.Restored.Load() != 1 {
+		t.Fatalf("claimed %s, restored %d", c.Record.ID, l.Counters.Restored.Load())
+	}
+}
+
 func TestLostTimerComesBack(t *testing.T) {
 	s := stage(t)
 	accept(t, s.q, spec("one"))
