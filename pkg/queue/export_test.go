@@ -191,3 +191,10 @@ func RawRecord(q *Queue, ctx context.Context, tenant, id string) ([]byte, error)
 	m, err := q.lastAtLeader(ctx, recordStream(q.shard(id)), recordSubject(q.shard(id), tenant, id))
 	return m.data, err
 }
+
+// CheckServer is what open makes of a server's version: whether it asks again,
+// and what is wrong.
+func CheckServer(version string) (again bool, err error) {
+	err = checkServer(version)
+	return err != nil && transient(err), err
+}

@@ -135,6 +135,9 @@ func (q *Queue) installOnce(ctx context.Context) error {
 
 // checkServer refuses servers that lack what the layout needs.
 func checkServer(version string) error {
+	if version == "" {
+		return fmt.Errorf("ask the NATS server for its version: %w", nats.ErrDisconnected)
+	}
 	parts := strings.SplitN(version, ".", 3)
 	if len(parts) == 3 {
 		major, err1 := strconv.Atoi(parts[0])

@@ -27,6 +27,19 @@ func TestOpeningTwiceChangesNothing(t *testing.T) {
 	}
 }
 
+func TestServerThatIsAwayIsNotTooOld(t *testing.T) {
+	for version, want := range map[string]struct{ again, wrong bool }{
+		"2.14.0": {}, "2.15.2": {}, "3.0.0-beta.1": {},
+		"2.9.10": {wrong: true}, "nonsense": {wrong: true},
+		"": {again: true, wrong: true}, // what the client says while it reconnects
+	} {
+		again, err := queue.CheckServer(version)
+		if again != want.again || (err != nil) != want.wrong {
+			t.Errorf("version %q: again %v, %v", version, again, err)
+		}
+	}
+}
+
 func TestAnotherLayoutIsRefusedWithAHint(t *testing.T) {
 	server := start(t, queue.ServerConfig{})
 	q := open(t, queue.Config{Server: server})
