@@ -65,10 +65,11 @@ func run(ctx context.Context, s setup, seed uint64, length time.Duration) (outco
 	if err != nil {
 		return o, err
 	}
-	found = append(found, c.broken()...)
-	if c.fine() { // else what broke says more than how it ends
-		found = append(found, c.stop()...)
+	if found := c.broken(); len(found) > 0 { // how it ends says nothing then
+		o.Findings, o.Asks, o.Took = append(found, alarms(s.Out)...), int(l.n.Load()), time.Since(began)
+		return o, writeJSON(filepath.Join(s.Out, "outcome.json"), o)
 	}
+	found = append(found, c.stop()...)
 	l.history(&h)
 	if err := see.history(&h); err != nil {
 		found = append(found, check.Finding{Rule: "what is published can be read", Text: err.Error()})
