@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -283,7 +284,12 @@ func (c *cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return errors.Join(
+		c.setTenant(ctx, tenants[1], map[string]any{"weight": 4, "max_running": 10}),
+		c.setTenant(ctx, tenants[2], map[string]any{"weight": 2}),
+	)
 }
 
 // install lays out the queue and names the image that all jobs run.
@@ -368,7 +374,7 @@ func (g *gateway) ready(ctx context.Context, workers int) error {
 		var list struct {
 			Workers []json.RawMessage `json:"workers"`
 		}
-		err := g.get(ctx, "/v1/workers", &list)
+		err := g.get(ctx, "", "/v1/workers", &list)
 		if err == nil && len(list.Workers) >= workers {
 			return nil
 		}
@@ -378,15 +384,19 @@ func (g *gateway) ready(ctx context.Context, workers int) error {
 	}
 }
 
-// get asks the API past all faults.
-func (g *gateway) get(ctx context.Context, path string, into any) error {
+// get asks the API for a tenant, once.
+func (g *gateway) get(ctx context.Context, tenant, path string, into any) error {
+	return g.call(ctx, http.MethodGet, tenant, path, nil, into)
+}
+
+func (g *gateway) call(ctx context.Context, method, tenant, path string, body []byte, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, g.url+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	authorize(req, tenant)
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -397,6 +407,31 @@ func (g *gateway) get(ctx context.Context, path string, into any) error {
 		return &statusError{answer.StatusCode, string(body)}
 	}
 	return json.NewDecoder(answer.Body).Decode(into)
+}
+
+// authorize has the operator ask for a tenant.
+func authorize(req *http.Request, tenant string) {
+	req.Header.Set("Authorization", "Bearer "+token)
+	if tenant != "" {
+		req.Header.Set("Sandlot-Tenant", tenant)
+	}
+}
+
+// tenants share the cluster; the first is there without being made.
+var tenants = []string{"default", "t1", "t2"}
+
+// setTenant says what a tenant may take, until some scheduler has heard it.
+func (c *cluster) setTenant(ctx context.Context, id string, settings map[string]any) error {
+	body, err := json.Marshal(settings)
+	if err != nil {
+		return err
+	}
+	n := 0
+	return again(ctx, func() error {
+		n++
+		var out json.RawMessage
+		return c.schedulers[n%len(c.schedulers)].call(ctx, http.MethodPut, "", "/v1/tenants/"+id, body, &out)
+	})
 }
 
 type statusError struct {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -36,14 +37,13 @@ type load struct {
 	asks map[int]*check.Ask
 	// accepted are jobs to look at, cancel or remove.
 	accepted []ticket
-	batches  []string
+	batches  map[string]string // their tenants
 }
 
 // ticket is a job that was accepted.
 type ticket struct {
-	id, key string
-	body    []byte
-	removed bool
+	id, tenant string
+	removed    bool
 }
 
 // most is how many jobs may be under way before the clients hold back.
@@ -54,7 +54,7 @@ func newLoad(c *cluster, o *observer, seed uint64) (*load, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 32
 	return &load{
-		c: c, o: o, seed: seed, file: file, asks: map[int]*check.Ask{},
+		c: c, o: o, seed: seed, file: file, asks: map[int]*check.Ask{}, batches: map[string]string{},
 		http: &http.Client{Transport: transport, Timeout: 6 * time.Second},
 	}, err
 }
@@ -64,10 +64,14 @@ type program struct {
 	name, script, fault, want string
 	wall                      int // milliseconds
 	often                     int // of all together
+	// later is how long it is not to run, more what else its submit says, and
+	// budget after how long it may expire.
+	later, budget time.Duration
+	more          map[string]any
 }
 
 var programs = []program{
-	{name: "quick", script: "echo done", want: "succeeded", often: 46},
+	{name: "quick", script: "echo done", want: "succeeded", often: 31},
 	{name: "short", script: "sleep 0.2; echo done", want: "succeeded", often: 20},
 	{name: "slow", script: "sleep 2; echo done", want: "succeeded", often: 3},
 	{name: "long", script: "sleep 9; echo done", want: "succeeded", often: 1},
@@ -77,6 +81,11 @@ var programs = []program{
 	{name: "chatty", script: "head -c 100000 /dev/zero; echo done", want: "succeeded", often: 3},
 	{name: "unlucky once", script: "echo done", fault: "run:1", want: "succeeded", often: 6},
 	{name: "unlucky twice", script: "sleep 0.1; echo done", fault: "prepare:2", want: "succeeded", often: 3},
+	{name: "later", script: "echo done", want: "succeeded", later: 2 * time.Second, often: 4},
+	{name: "in a hurry", script: "echo done", want: "succeeded", budget: 800 * time.Millisecond, more: map[string]any{"budgets": map[string]any{"start_by_ms": 800}}, often: 4},
+	{name: "out of time", script: "sleep 3; echo done", want: "succeeded", budget: 1500 * time.Millisecond, more: map[string]any{"budgets": map[string]any{"total_ms": 1500}}, often: 3},
+	{name: "better the second time", script: "echo done", fault: "exit:1", want: "succeeded", more: map[string]any{"retry": map[string]any{"on": []string{"exited"}, "backoff_ms": 1200}}, often: 2},
+	{name: "no better the second time", script: "exit 4", want: "failed", more: map[string]any{"retry": map[string]any{"on": []string{"program"}, "max_attempts": 2, "backoff_ms": 300}}, often: 2},
 	{name: "hopeless", script: "crash", want: "dead", often: 1},
 }
 
@@ -95,24 +104,37 @@ func draw(r *rand.Rand, real bool) program {
 	}
 }
 
-// body is a submit of the program. The label names the ask that it came from.
-func (p program) body(label, key, lineKey string) []byte {
+// ask is a submit of the program for a tenant; the label stands in its record.
+func (p program) ask(kind, tenant, label string) check.Ask {
+	a := check.Ask{Kind: kind, Tenant: tenant, Body: label, Label: label, Want: p.want, Budget: p.budget}
+	if p.later > 0 {
+		a.NotBefore = time.Now().Add(p.later).UTC()
+	}
+	return a
+}
+
+// body is what is sent for an ask. The label names the ask that it came from.
+func (p program) body(a check.Ask) []byte {
 	limits := map[string]any{"memory": limits["memory"], "disk": limits["disk"], "wall_ms": 60_000}
 	if p.wall > 0 { // else so much that no pause of a worker uses it up
 		limits["wall_ms"] = p.wall
 	}
 	body := map[string]any{
 		"image": image.Name, "command": []string{"sh", "-c", p.script}, "limits": limits,
-		"labels": map[string]string{check.LabelAsk: label},
+		"labels": map[string]string{check.LabelAsk: a.Label},
 	}
+	maps.Copy(body, p.more)
 	if p.fault != "" {
 		body["env"] = map[string]string{envFault: p.fault}
 	}
-	if key != "" {
-		body["idempotency_key"] = key
+	if !a.NotBefore.IsZero() {
+		body["not_before"] = a.NotBefore
 	}
-	if lineKey != "" {
-		body["key"] = lineKey
+	switch {
+	case a.Kind == check.AskLine:
+		body["key"] = a.Key
+	case a.Key != "":
+		body["idempotency_key"] = a.Key
 	}
 	data, _ := json.Marshal(body) // plain values, always valid
 	return data
@@ -121,11 +143,11 @@ func (p program) body(label, key, lineKey string) []byte {
 // run lets all clients work until ctx ends, and waits for them.
 func (l *load) run(ctx context.Context) {
 	var all sync.WaitGroup
-	for i := range 11 {
+	for i := range 12 {
 		r := rand.New(rand.NewPCG(l.seed, uint64(i)+1))
-		client := [11]func(context.Context, *rand.Rand){
+		client := [12]func(context.Context, *rand.Rand){
 			l.submitter, l.submitter, l.submitter, l.submitter, l.submitter, l.submitter,
-			l.batcher, l.batcher, l.reader, l.canceler, l.remover,
+			l.batcher, l.batcher, l.reader, l.canceler, l.remover, l.operator,
 		}[i]
 		all.Go(func() {
 			for ctx.Err() == nil {
@@ -171,7 +193,7 @@ func (l *load) do(a check.Ask, to *gateway, method, path string, body []byte) ch
 		return a
 	}
 	req.GetBody = nil // never sent twice
-	req.Header.Set("Authorization", "Bearer "+token)
+	authorize(req, a.Tenant)
 	req.Header.Set("Content-Type", "application/json")
 	answer, err := l.http.Do(req)
 	if err != nil {
@@ -207,14 +229,12 @@ func (l *load) do(a check.Ask, to *gateway, method, path string, body []byte) ch
 // answered, sometimes once more, sometimes with another body.
 func (l *load) submitter(ctx context.Context, r *rand.Rand) {
 	p := draw(r, l.c.Real)
-	label := "a" + strconv.FormatInt(l.n.Add(1), 10)
+	a := p.ask(check.AskSubmit, anyTenant(r), "a"+strconv.FormatInt(l.n.Add(1), 10))
 	keyed := r.IntN(10) < 7
-	key := ""
 	if keyed {
-		key = "key-" + label
+		a.Key = "key-" + a.Label
 	}
-	body := p.body(label, key, "")
-	a := check.Ask{Kind: check.AskSubmit, Key: key, Body: label, Label: label, Want: p.want}
+	body := p.body(a)
 	path := "/v1/jobs"
 	if r.IntN(12) == 0 {
 		path += "?wait=1s"
@@ -230,17 +250,34 @@ func (l *load) submitter(ctx context.Context, r *rand.Rand) {
 	if !got.OK() {
 		return
 	}
-	l.remember(ticket{id: got.JobID, key: key, body: body})
+	l.remember(ticket{id: got.JobID, tenant: a.Tenant})
 	a.Again = true
 	if keyed && r.IntN(8) == 0 {
 		l.do(a, l.anywhere(r), http.MethodPost, path, body)
 	}
 	if keyed && r.IntN(12) == 0 {
-		other := p
-		other.script += "; echo other"
-		a.Body = label + "-other"
-		l.do(a, l.anywhere(r), http.MethodPost, path, other.body(label, key, ""))
+		p.script += "; echo other"
+		a.Body += "-other"
+		l.do(a, l.anywhere(r), http.MethodPost, path, p.body(a))
 	}
+}
+
+// anyTenant is one of the tenants.
+func anyTenant(r *rand.Rand) string { return tenants[r.IntN(len(tenants))] }
+
+// operator has a tenant wait for a moment, now and then.
+func (l *load) operator(ctx context.Context, r *rand.Rand) {
+	if sleep(ctx, time.Duration(2000+r.IntN(3000))*time.Millisecond) != nil {
+		return
+	}
+	t := tenants[2]
+	if l.c.setTenant(ctx, t, map[string]any{"weight": 2, "paused": true}) == nil {
+		_ = sleep(ctx, time.Duration(500+r.IntN(2000))*time.Millisecond)
+	}
+	// Whatever became of it, it goes on in the end.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	_ = l.c.setTenant(ctx, t, map[string]any{"weight": 1 + r.IntN(4)})
 }
 
 func (l *load) remember(j ticket) {
@@ -268,7 +305,10 @@ func (l *load) some(r *rand.Rand) (j ticket, ok bool) {
 func (l *load) reader(_ context.Context, r *rand.Rand) {
 	if r.IntN(10) == 0 {
 		id := fmt.Sprintf("00000000-0000-7000-8000-%012x", r.Uint64()>>16)
-		a := check.Ask{Kind: check.AskNothing, ID: id}
+		a := check.Ask{Kind: check.AskNothing, ID: id, Tenant: anyTenant(r)}
+		if j, ok := l.some(r); ok && r.IntN(2) == 0 && j.tenant != a.Tenant {
+			id, a.ID = j.id, j.id // for this tenant it never was
+		}
 		if r.IntN(2) == 0 {
 			l.do(a, l.anywhere(r), http.MethodPost, "/v1/jobs/"+id+"/cancel", nil)
 		} else {
@@ -281,14 +321,14 @@ func (l *load) reader(_ context.Context, r *rand.Rand) {
 		if r.IntN(5) == 0 {
 			path += "?wait=500ms"
 		}
-		l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.anywhere(r), http.MethodGet, path, nil)
+		l.do(check.Ask{Kind: check.AskGet, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodGet, path, nil)
 	}
 }
 
 // canceler cancels a job, whatever it is doing.
 func (l *load) canceler(ctx context.Context, r *rand.Rand) {
 	if j, ok := l.some(r); ok {
-		l.do(check.Ask{Kind: check.AskCancel, ID: j.id}, l.anywhere(r), http.MethodPost, "/v1/jobs/"+j.id+"/cancel", nil)
+		l.do(check.Ask{Kind: check.AskCancel, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodPost, "/v1/jobs/"+j.id+"/cancel", nil)
 	}
 	_ = sleep(ctx, 100*time.Millisecond)
 }
@@ -300,7 +340,7 @@ func (l *load) remover(ctx context.Context, r *rand.Rand) {
 	if !ok {
 		return
 	}
-	got := l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.anywhere(r), http.MethodGet, "/v1/jobs/"+j.id, nil)
+	got := l.do(check.Ask{Kind: check.AskGet, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodGet, "/v1/jobs/"+j.id, nil)
 	if !ended[got.State] || !got.OK() {
 		return
 	}
@@ -311,7 +351,7 @@ func (l *load) remover(ctx context.Context, r *rand.Rand) {
 		}
 	}
 	l.mu.Unlock()
-	l.do(check.Ask{Kind: check.AskRemove, ID: j.id}, l.anywhere(r), http.MethodDelete, "/v1/jobs/"+j.id, nil)
+	l.do(check.Ask{Kind: check.AskRemove, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodDelete, "/v1/jobs/"+j.id, nil)
 }
 
 // batcher submits some lines under one name, and those again that were not
@@ -319,17 +359,19 @@ func (l *load) remover(ctx context.Context, r *rand.Rand) {
 func (l *load) batcher(ctx context.Context, r *rand.Rand) {
 	defer func() { _ = sleep(ctx, time.Duration(500+r.IntN(1000))*time.Millisecond) }()
 	batch := fmt.Sprintf("b%d-%d", l.seed, l.n.Add(1))
+	tenant := anyTenant(r)
 	l.mu.Lock()
-	l.batches = append(l.batches, batch)
+	l.batches[batch] = tenant
 	l.mu.Unlock()
 	var lines []check.Ask
 	bodies := map[string][]byte{}
 	for i := range 10 + r.IntN(90) {
 		p := draw(r, l.c.Real)
 		key := "k" + strconv.Itoa(i)
-		label := batch + "/" + key
-		bodies[key] = p.body(label, "", key)
-		lines = append(lines, check.Ask{Kind: check.AskLine, Batch: batch, Key: key, Body: label, Label: label, Want: p.want})
+		a := p.ask(check.AskLine, tenant, batch+"/"+key)
+		a.Batch, a.Key = batch, key
+		bodies[key] = p.body(a)
+		lines = append(lines, a)
 	}
 	for len(lines) > 0 {
 		lines = l.submitLines(batch, lines, bodies, l.anywhere(r))
@@ -366,7 +408,7 @@ func (l *load) submitLines(batch string, lines []check.Ask, bodies map[string][]
 		return
 	}
 	req.GetBody = nil
-	req.Header.Set("Authorization", "Bearer "+token)
+	authorize(req, lines[0].Tenant)
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	answer, err := l.http.Do(req)
 	if err != nil || answer.StatusCode != http.StatusOK {
@@ -407,7 +449,7 @@ func (l *load) submitLines(batch string, lines []check.Ask, bodies map[string][]
 		}
 		a.Got, a.Status, a.JobID, a.State = time.Now(), http.StatusOK, said.ID, said.State
 		l.answered(a)
-		l.remember(ticket{id: said.ID})
+		l.remember(ticket{id: said.ID, tenant: a.Tenant})
 		done++
 	}
 	return
@@ -423,7 +465,7 @@ func (l *load) lastLook(ctx context.Context) {
 	for i := range 8 {
 		all.Go(func() {
 			for j := range next {
-				l.do(check.Ask{Kind: check.AskGet, ID: j.id}, l.c.schedulers[i%len(l.c.schedulers)], http.MethodGet, "/v1/jobs/"+j.id, nil)
+				l.do(check.Ask{Kind: check.AskGet, ID: j.id, Tenant: j.tenant}, l.c.schedulers[i%len(l.c.schedulers)], http.MethodGet, "/v1/jobs/"+j.id, nil)
 			}
 		})
 	}

@@ -165,10 +165,10 @@ func (l *load) countBatches(ctx context.Context, records []check.Record) []check
 	for deadline := time.Now().Add(20 * time.Second); ; _ = sleep(ctx, 500*time.Millisecond) {
 		var all []check.Batch
 		for _, g := range l.c.schedulers {
-			for _, id := range l.batches {
+			for id, tenant := range l.batches {
 				b := check.Batch{From: g.name, ID: id, Status: http.StatusOK}
 				var status *statusError
-				err := g.get(ctx, "/v1/batches/"+id, &b)
+				err := g.get(ctx, tenant, "/v1/batches/"+id, &b)
 				if errors.As(err, &status) {
 					b.Status = status.status
 				} else if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -121,7 +122,7 @@ type witness struct {
 }
 
 // envFault asks for faults: "prepare:2" fails the preparation of the first two
-// attempts, "run:2" their runs.
+// attempts, "run:2" their runs, and with "exit:2" their programs fail.
 const envFault = "CHAOS_FAULT"
 
 // sandboxName is that of a task: job, attempt, and something random.
@@ -141,6 +142,11 @@ func (w *witness) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox
 	n, _ := strconv.Atoi(times)
 	if where == "prepare" && attempt <= n {
 		return nil, errors.New("this preparation was asked to fail")
+	}
+	if where == "exit" && attempt <= n {
+		steps := slices.Clone(task.Spec.Steps)
+		steps[0].Command = []string{"sh", "-c", "exit 3"}
+		task.Spec.Steps = steps
 	}
 	box, err := w.Runtime.Prepare(ctx, task)
 	if err != nil {

@@ -29,13 +29,13 @@ const clock = "15:04:05.000"
 
 // checkKeys wants one job of one key, and a conflict for another body.
 func (c *checker) checkKeys() {
-	type key struct{ batch, key string }
+	type key struct{ tenant, batch, key string }
 	jobs, bodies := map[key]string{}, map[key]string{}
 	for _, a := range c.Asks {
 		if !a.submits() || a.Key == "" || !a.OK() {
 			continue
 		}
-		k := key{a.Batch, a.Key}
+		k := key{a.Tenant, a.Batch, a.Key}
 		if id, there := jobs[k]; there && id != a.JobID {
 			c.found(RuleKeys, a.JobID, "is the answer to ask %d with key %q, which was %s before", a.N, a.Key, id)
 		}
@@ -46,7 +46,7 @@ func (c *checker) checkKeys() {
 		bodies[k] = a.Body
 	}
 	for _, a := range c.Asks {
-		if a.submits() && a.Key != "" && a.Status == 409 && bodies[key{a.Batch, a.Key}] == a.Body {
+		if a.submits() && a.Key != "" && a.Status == 409 && bodies[key{a.Tenant, a.Batch, a.Key}] == a.Body {
 			c.found(RuleKeys, "", "ask %d repeated key %q with its own body and was answered 409", a.N, a.Key)
 		}
 	}

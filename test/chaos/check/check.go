@@ -34,6 +34,7 @@ const (
 	RulePhantom    = "no job without its ask"
 	RuleAnswers    = "answers agree with the record"
 	RuleVerdict    = "faults do not change verdicts"
+	RuleTime       = "nothing happens before its time"
 	RuleRecount    = "aggregates equal a recount"
 	RuleExecutions = "one execution at a time, and its result"
 	RuleQuiet      = "final means that nothing runs"
@@ -44,7 +45,7 @@ const (
 // Stats is what a history held, so that an empty one is not taken for a good one.
 type Stats struct {
 	Records, Revisions, Accepted, Repeats, Conflicts, Canceled, Removed int
-	Executions, Retried, Lost, Dead, Batches, Releases                  int
+	Executions, Retried, Lost, Dead, Expired, Batches, Releases         int
 	// Gaps are revisions that nobody saw; a server that dies leaves such.
 	Gaps int
 }

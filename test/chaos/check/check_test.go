@@ -150,7 +150,13 @@ func TestEveryBrokenPromiseIsFound(t *testing.T) {
 			s.Records[0].Batch = "b"
 			s.Batches = []check.Batch{{ID: "b", Status: 200, Jobs: 1, Final: 1, States: map[string]int{"failed": 1}}}
 		}},
-		"a batch is not known":              {check.RuleRecount, func(s *story) { s.Records[0].Batch = "b"; s.Batches = []check.Batch{{ID: "b", Status: 404}} }},
+		"a batch is not known":    {check.RuleRecount, func(s *story) { s.Records[0].Batch = "b"; s.Batches = []check.Batch{{ID: "b", Status: 404}} }},
+		"it runs before its time": {check.RuleTime, func(s *story) { s.Asks[0].NotBefore = at(5) }},
+		"it expires before its time": {check.RuleTime, func(s *story) {
+			s.Asks[0].Budget = time.Minute
+			s.Records[0].State, s.Revisions[4].State = "expired", "expired"
+		}},
+		"it expires and has no budget":      {check.RuleVerdict, func(s *story) { s.Records[0].State, s.Revisions[4].State = "expired", "expired" }},
 		"nobody tells of changes":           {check.RuleSeen, func(s *story) { s.Revisions = nil }},
 		"nobody tells of releases":          {check.RuleSeen, func(s *story) { s.Releases = nil }},
 		"a release has no fence":            {check.RuleFence, func(s *story) { s.Releases[0].Fence = 0 }},
@@ -217,6 +223,15 @@ func TestWhatIsNobodysFaultIsNotFound(t *testing.T) {
 		"a batch is counted rightly": func(s *story) {
 			s.Records[0].Batch = "b"
 			s.Batches = []check.Batch{{ID: "b", Status: 200, Jobs: 1, Final: 1, States: map[string]int{"succeeded": 1, "queued": 0}}}
+		},
+		"its budget is over": func(s *story) {
+			s.Asks[0].Budget, s.Asks[2].State = 10*time.Second, "expired"
+			s.Records[0].State, s.Revisions[4].State = "expired", "expired"
+		},
+		"another tenant has the same key": func(s *story) {
+			a := s.Asks[0]
+			a.N, a.Tenant, a.JobID, a.Label, a.Status = 7, "t1", "", "a7", 0
+			s.Asks = append(s.Asks, a)
 		},
 		"a release follows in its batch": func(s *story) { s.Releases = append(s.Releases, check.Release{Seq: 7, Job: "j", Follows: true}) },
 		"nobody wrote executions down":   func(s *story) { s.Executions = nil },

@@ -112,6 +112,8 @@ type Ask struct {
 	To   string    `json:"to"` // which scheduler
 	// ID is the job that is asked for, of all kinds but submits and lines.
 	ID string `json:"id,omitempty"`
+	// Tenant is whom the request speaks for.
+	Tenant string `json:"tenant,omitempty"`
 	// Batch and Key identify the line, Key alone the submit, if it has one.
 	Batch string `json:"batch,omitempty"`
 	Key   string `json:"key,omitempty"`
@@ -120,6 +122,10 @@ type Ask struct {
 	Label string `json:"label,omitempty"`
 	// Want is the state that the program leads to if nobody interferes.
 	Want string `json:"want,omitempty"`
+	// NotBefore is when the program may begin; Budget is after how long at
+	// the soonest the job may expire, 0: never.
+	NotBefore time.Time     `json:"not_before,omitzero"`
+	Budget    time.Duration `json:"budget_ns,omitempty"`
 	// Again says that the same was asked before.
 	Again bool `json:"again,omitempty"`
 

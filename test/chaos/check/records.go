@@ -3,6 +3,7 @@ package check
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // final lists the states that a job never leaves.
@@ -67,6 +68,7 @@ func (c *checker) follow(id string, before, now Revision, gap bool) {
 		return
 	}
 	c.note(now)
+	c.checkTime(id, now)
 	if gap {
 		return
 	}
@@ -89,6 +91,8 @@ func (c *checker) note(now Revision) {
 		c.stats.Retried++
 	case "dead":
 		c.stats.Dead++
+	case "expired":
+		c.stats.Expired++
 	case "canceled":
 		c.stats.Canceled++
 	}
@@ -179,10 +183,29 @@ func (c *checker) checkVerdict(r Record) {
 	switch want := asks[0].Want; {
 	case r.State == want:
 	case r.State == "canceled" && c.cancels[r.ID]:
+	case r.State == "expired" && asks[0].Budget > 0:
 	case r.State == "dead" && faults == maxFaults && r.Result.Verdict.Blame == "platform":
 	default:
 		c.found(RuleVerdict, r.ID, "is %s (%s, %s) after %d attempts of which the platform failed %d; its program leads to %s, cancel asked: %v",
 			r.State, r.Result.Verdict.Blame, r.Result.Verdict.Reason, r.Attempt, faults, want, c.cancels[r.ID])
+	}
+}
+
+// early is by how much clocks may differ, of one machine and of its timers.
+const early = 50 * time.Millisecond
+
+// checkTime compares a change with the times that were asked for.
+func (c *checker) checkTime(id string, now Revision) {
+	asks := c.submits[now.Ask]
+	if len(asks) == 0 {
+		return
+	}
+	a := asks[0]
+	if now.State == "running" && now.At.Before(a.NotBefore.Add(-early)) {
+		c.found(RuleTime, id, "was claimed at %s, and is not to run before %s", now.At.Format(clock), a.NotBefore.Format(clock))
+	}
+	if now.State == "expired" && a.Budget > 0 && now.At.Before(a.Sent.Add(a.Budget-early)) {
+		c.found(RuleTime, id, "expired at %s, %s after it was first asked for; its budget is %s", now.At.Format(clock), now.At.Sub(a.Sent), a.Budget)
 	}
 }
 
