@@ -76,9 +76,9 @@ eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
 	@go run ./test/eval --data "$(DATA)" --sandlot $(BIN)/sandlot
 
 .PHONY: chaos
-chaos: build ## Kill, stop and cut off anything under load: SEEDS=n NODES=1|3 REAL=1.
+chaos: $(if $(REAL),images,build) ## Kill, stop and cut off anything under load: SEEDS=n NODES=1|3 REAL=1.
 	@go build -o $(BIN)/chaos ./test/chaos
-	@$(BIN)/chaos -seeds $(or $(SEEDS),3) -first $(or $(FIRST),1) -nodes $(or $(NODES),1) $(CHAOS_FLAGS)
+	@$(BIN)/chaos -seeds $(or $(SEEDS),3) -first $(or $(FIRST),1) -nodes $(or $(NODES),1) $(if $(REAL),-real) $(CHAOS_FLAGS)
 
 .PHONY: chaos-selftest
 chaos-selftest: build ## Have deliberate bugs caught by the checker of chaos.

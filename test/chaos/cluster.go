@@ -19,7 +19,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/test/chaos/check"
 )
@@ -284,12 +283,27 @@ func (c *cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.storeImage(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return errors.Join(
 		c.setTenant(ctx, tenants[1], map[string]any{"weight": 4, "max_running": 10}),
 		c.setTenant(ctx, tenants[2], map[string]any{"weight": 2}),
 	)
+}
+
+// storeImage stores the image that real sandboxes run.
+func (c *cluster) storeImage() error {
+	if !c.Real {
+		return nil
+	}
+	out, err := c.sandlot("image", "build", image.Name, "--server", c.schedulers[0].url, "--token", token).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("store image: %w: %s", err, out)
+	}
+	return nil
 }
 
 // install lays out the queue and names the image that all jobs run.
@@ -309,8 +323,10 @@ func (c *cluster) install(ctx context.Context) error {
 	defer q.Close()
 	img := image
 	img.CreatedAt = time.Now().UTC()
-	if err := again(ctx, func() error { return q.SetImage(ctx, img) }); err != nil {
-		return fmt.Errorf("install image: %w", err)
+	if !c.Real { // else the image itself is stored, once there is somebody to take it
+		if err := again(ctx, func() error { return q.SetImage(ctx, img) }); err != nil {
+			return fmt.Errorf("install image: %w", err)
+		}
 	}
 	return c.tap(ctx)
 }
@@ -486,7 +502,3 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
-
-// limits are those of all jobs: small, so that memory is never what they wait
-// for.
-var limits = map[string]any{"memory": int64(16 * job.MiB), "disk": int64(job.MiB)}

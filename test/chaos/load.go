@@ -46,8 +46,14 @@ type ticket struct {
 	removed    bool
 }
 
-// most is how many jobs may be under way before the clients hold back.
-const most = 500
+// most is how many jobs may be under way before the clients hold back: more
+// than run at once, and not so many that they would not end soon.
+func (l *load) most() int {
+	if l.c.Real {
+		return 30
+	}
+	return 500
+}
 
 func newLoad(c *cluster, o *observer, seed uint64) (*load, error) {
 	file, err := os.Create(filepath.Join(c.Out, "asks.jsonl"))
@@ -115,7 +121,7 @@ func (p program) ask(kind, tenant, label string) check.Ask {
 
 // body is what is sent for an ask. The label names the ask that it came from.
 func (p program) body(a check.Ask) []byte {
-	limits := map[string]any{"memory": limits["memory"], "disk": limits["disk"], "wall_ms": 60_000}
+	limits := map[string]any{"memory": "64Mi", "disk": "16Mi", "wall_ms": 60_000}
 	if p.wall > 0 { // else so much that no pause of a worker uses it up
 		limits["wall_ms"] = p.wall
 	}
@@ -153,7 +159,7 @@ func (l *load) run(ctx context.Context) {
 			for ctx.Err() == nil {
 				client(ctx, r)
 				_ = sleep(ctx, time.Duration(5+r.IntN(45))*time.Millisecond)
-				for l.o.underWay() > most && sleep(ctx, 100*time.Millisecond) == nil {
+				for l.o.underWay() > l.most() && sleep(ctx, 100*time.Millisecond) == nil {
 				}
 			}
 		})
@@ -365,7 +371,7 @@ func (l *load) batcher(ctx context.Context, r *rand.Rand) {
 	l.mu.Unlock()
 	var lines []check.Ask
 	bodies := map[string][]byte{}
-	for i := range 10 + r.IntN(90) {
+	for i := range 10 + r.IntN(l.most()/5) {
 		p := draw(r, l.c.Real)
 		key := "k" + strconv.Itoa(i)
 		a := p.ask(check.AskLine, tenant, batch+"/"+key)
