@@ -77,7 +77,7 @@ func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
 			told = append(told, fmt.Sprintf("It has waited for %s and is the next of its priority.", ago(now, rec.AcceptedAt)))
 		}
 	}
-	return append(told, s.explainWorkers())
+	return append(told, s.explainWorkers(rec.Pool, rec.Class))
 }
 
 func (s *Scheduler) isReady() bool {
@@ -89,19 +89,39 @@ func (s *Scheduler) isReady() bool {
 	}
 }
 
-// explainWorkers says whether there is who could take a job.
-func (s *Scheduler) explainWorkers() string {
-	all := s.workers.all()
-	fit, slots, busy := s.workers.slots()
+// explainWorkers says whether there is who could take a job of a class.
+func (s *Scheduler) explainWorkers(pool, class string) string {
+	if p, _ := s.lead.led.look(pool); p.Paused {
+		return fmt.Sprintf("Pool %s is paused since %s: its jobs wait until it is resumed (`sandlot pools resume %s`).", pool, p.UpdatedAt.Format(time.RFC3339), pool)
+	}
+	var all []queue.Worker
+	for _, w := range s.workers.all() {
+		if w.Serves(pool, class) {
+			all = append(all, w)
+		}
+	}
+	fit, slots, busy := s.workers.slots(pool, class)
 	switch {
 	case len(all) == 0:
-		return "No worker is registered; start one with `sandlot worker`."
+		return fmt.Sprintf("No worker of class %s of pool %s is registered; start one with `%s`.", class, pool, workerCommand(pool, class))
 	case fit == 0:
-		return "No registered worker takes jobs: " + strings.Join(reasons(all), "; ") + "."
+		return fmt.Sprintf("No registered worker of class %s of pool %s takes jobs: %s.", class, pool, strings.Join(reasons(all), "; "))
 	case busy >= slots:
-		return fmt.Sprintf("All %d slots of %d workers are busy.", slots, fit)
+		return fmt.Sprintf("All %d slots of the workers of class %s of pool %s are busy (workers: %d).", slots, class, pool, fit)
 	}
 	return fmt.Sprintf("%d of %d slots are free, so it should be taken at once.", slots-busy, slots)
+}
+
+// workerCommand starts a worker that would take a job.
+func workerCommand(pool, class string) string {
+	command := "sandlot worker"
+	if pool != job.DefaultPool {
+		command += " --pool " + pool
+	}
+	if class != job.DefaultClass {
+		command += " --class " + class
+	}
+	return command
 }
 
 func reasons(all []queue.Worker) []string {

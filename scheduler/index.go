@@ -47,6 +47,7 @@ func (a scoped) compare(b scoped) int {
 type entry struct {
 	id, tenant, key, batch, queue, image, worker string
 	digest                                       string
+	pool, class                                  string
 	labels                                       map[string]string
 	state                                        job.State
 	blame                                        job.Blame
@@ -167,6 +168,7 @@ func shared(s string) string { return unique.Make(s).Value() }
 
 func newEntry(c queue.Change) *entry {
 	e := &entry{id: c.ID, tenant: shared(c.Tenant), key: c.Key, batch: shared(c.Batch), queue: shared(c.Queue), image: shared(c.Image.Name), digest: shared(c.Image.Digest),
+		pool: shared(c.Pool), class: shared(c.Class),
 		labels: c.Labels, priority: c.Priority, accepted: c.AcceptedAt, place: -1}
 	e.set(c)
 	return e

@@ -203,3 +203,15 @@ func (x *index) ahead(priority int, at time.Time, id string, now time.Time) int 
 	}
 	return n
 }
+
+// unfinishedIn counts the jobs of a class that have not ended.
+func (x *index) unfinishedIn(pool, class string) (n int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, e := range x.order {
+		if !e.gone && !e.state.Final() && e.pool == pool && e.class == class {
+			n++
+		}
+	}
+	return n
+}

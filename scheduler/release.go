@@ -113,6 +113,9 @@ func (l *Lead) releaseClass(ctx context.Context, lease *queue.Lease, class strin
 // says when to look again if nothing happens until then.
 func (r *releaser) fill(ctx context.Context) (again time.Duration, err error) {
 	for {
+		if pool, _ := r.led.look(r.lease.Pool()); pool.Paused {
+			return releasePoll, nil
+		}
 		if err := r.backlog.refresh(ctx); err != nil {
 			return releasePoll, err
 		}

@@ -95,12 +95,13 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	if err != nil {
 		return job.Record{}, err
 	}
-	if spec.Image.Digest, err = s.possible(ctx, spec, id, hash); err != nil {
+	pool, class, err := s.possible(ctx, &spec, id, hash)
+	if err != nil {
 		return job.Record{}, err
 	}
 	return job.Record{
 		Schema: job.Schema, ID: id, Tenant: tenantOf(ctx), State: job.Queued, Spec: &spec, BodyHash: hash,
-		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
+		Image: spec.Image, Pool: pool, Class: class, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
 		IdempotencyKey: in.IdempotencyKey, Batch: from.Batch, Key: in.Key,
 		NotBefore: spec.NotBefore, Budgets: spec.Budgets,
 		Retention: s.retention(tenantOf(ctx)), TraceParent: telemetry.TraceParent(ctx),
@@ -116,18 +117,23 @@ func (s *Scheduler) retention(tenant string) time.Duration {
 	return s.Retention
 }
 
-// possible is the digest to run, if the job can be run at all. A submit that
-// is repeated is answered whatever has become of workers and images since.
-func (s *Scheduler) possible(ctx context.Context, spec job.Spec, id, hash string) (digest string, err error) {
-	if err = s.workers.admit(spec.Limits); err == nil {
-		digest, err = s.digest(ctx, spec.Image.Name)
+// possible says where the job runs, and what its image is, if it can be run at
+// all. A submit that is repeated is answered whatever has become of pools,
+// workers and images since.
+func (s *Scheduler) possible(ctx context.Context, spec *job.Spec, id, hash string) (pool, class string, err error) {
+	if pool, class, err = s.place(ctx, *spec); err == nil {
+		err = s.workers.admit(pool, class, spec.Limits)
+	}
+	if err == nil {
+		spec.Image.Digest, err = s.digest(ctx, spec.Image.Name)
 	}
 	if err != nil {
 		if known, getErr := s.Queue.Get(ctx, tenantOf(ctx), id); getErr == nil && known.BodyHash == hash {
-			return known.Image.Digest, nil
+			spec.Image.Digest = known.Image.Digest
+			return known.Pool, known.Class, nil
 		}
 	}
-	return digest, err
+	return pool, class, err
 }
 
 // expand turns the short form language into files and steps.

@@ -44,7 +44,7 @@ func TestSubmitWithoutWorkersIsAcceptedAndWaits(t *testing.T) {
 	e, err := w.client.Explain(w.ctx, j.ID)
 	must(t, err)
 	t.Log(e.Sentences)
-	if last := e.Sentences[len(e.Sentences)-1]; last != "No worker is registered; start one with `sandlot worker`." {
+	if last := e.Sentences[len(e.Sentences)-1]; last != "No worker of class s of pool main is registered; start one with `sandlot worker`." {
 		t.Errorf("explained by %q", last)
 	}
 	c, err := w.client.Cancel(w.ctx, j.ID)

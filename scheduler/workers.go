@@ -50,13 +50,16 @@ func (w *workers) all() []queue.Worker {
 	return list
 }
 
-// admit refuses a job that none of the workers there are can run. Without any
-// worker the job is accepted and waits for one.
-func (w *workers) admit(l job.Limits) error {
+// admit refuses a job that none of the workers of its class can run. Without
+// any worker the job is accepted and waits for one.
+func (w *workers) admit(pool, class string, l job.Limits) error {
 	var unfit []api.Unfit
 	var largest api.Size
 	fit := 0
 	for _, one := range w.all() {
+		if !one.Serves(pool, class) {
+			continue
+		}
 		if len(one.Unfit) > 0 {
 			unfit = append(unfit, unfitOf(one)...)
 			continue
@@ -123,11 +126,11 @@ func limitsOf(unfit []api.Unfit) string {
 	return strings.Join(names, ", ")
 }
 
-// slots counts the places of the workers that take jobs, and how many of
-// them are taken.
-func (w *workers) slots() (fit, slots, busy int) {
+// slots counts the places of the workers that take jobs of a class, and how
+// many of them are taken.
+func (w *workers) slots(pool, class string) (fit, slots, busy int) {
 	for _, one := range w.all() {
-		if one.Fit() {
+		if one.Fit() && one.Serves(pool, class) {
 			fit++
 			slots += one.Slots
 			busy += len(one.Held)
@@ -147,10 +150,20 @@ func heldOf(w queue.Worker, tenant string) []string {
 	return held
 }
 
-// view is a worker as a client sees it.
+// inPool counts the workers of a pool.
+func (w *workers) inPool(pool string) (n int) {
+	for _, one := range w.all() {
+		if one.Pool == pool {
+			n++
+		}
+	}
+	return n
+}
+
+// viewWorker is a worker as a client sees it.
 func viewWorker(w queue.Worker) api.Worker {
 	v := api.Worker{
-		ID: w.ID, Pool: w.Pool, State: api.WorkerReady, Unfit: unfitOf(w), Slots: w.Slots, Busy: len(w.Held),
+		ID: w.ID, Pool: w.Pool, Classes: w.Classes, State: api.WorkerReady, Unfit: unfitOf(w), Slots: w.Slots, Busy: len(w.Held),
 		Largest: api.Size{CPU: w.CPU, Memory: job.Bytes(w.Memory)}, Images: w.Images, Labels: w.Labels,
 		Runtime:   job.Runtime{Runsc: w.Versions["runsc"], Containerd: w.Versions["containerd"], Sandlot: w.Versions["sandlot"]},
 		StartedAt: w.Started, SeenAt: w.SeenAt,

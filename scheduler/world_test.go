@@ -102,7 +102,14 @@ func (w *world) restart() {
 // ends. A nil result is a success that printed nothing.
 func (w *world) work(slots int, run func(job.Record) (job.State, *job.Result)) {
 	w.t.Helper()
-	reg, err := w.queue.Register(w.ctx, queue.Worker{ID: "w1", Pool: "main", Slots: slots, CPU: 2, Memory: 4 << 30, Started: time.Now()})
+	w.workAs(queue.Worker{ID: "w1", Slots: slots, CPU: 2, Memory: 4 << 30, Started: time.Now()}, run)
+}
+
+// workAs is work as a worker of the test's choice.
+func (w *world) workAs(who queue.Worker, run func(job.Record) (job.State, *job.Result)) {
+	w.t.Helper()
+	slots := who.Slots
+	reg, err := w.queue.Register(w.ctx, who)
 	must(w.t, err)
 	ctx, cancel := context.WithCancel(w.ctx)
 	var slotsDone sync.WaitGroup

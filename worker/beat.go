@@ -48,10 +48,10 @@ func (h *held) stop(id string, number int, cause error) {
 }
 
 // register gives the worker its place among the others; it tries until ctx
-// ends.
+// ends, unless its pool or one of its classes is not there.
 func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
 	me := queue.Worker{
-		ID: w.ID, Pool: w.Pool, Slots: w.Slots,
+		ID: w.ID, Pool: w.Pool, Classes: w.Classes, Labels: w.Labels, Slots: w.Slots,
 		CPU: w.MaxLimits().CPU, Memory: int64(w.MaxLimits().Memory),
 		Versions: map[string]string{
 			"runsc": w.Versions.Runsc, "containerd": w.Versions.Containerd, "sandlot": w.Versions.Sandlot,
@@ -62,6 +62,9 @@ func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
 		r, err := w.Queue.Register(ctx, me)
 		if err == nil {
 			return r, nil
+		}
+		if _, missing := errors.AsType[*queue.NoClassError](err); missing {
+			return nil, err // waiting does not make it
 		}
 		w.log.Warn("cannot register, trying again", "error", err)
 		if sleep(ctx, pause) != nil {

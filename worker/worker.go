@@ -22,8 +22,12 @@ import (
 type Config struct {
 	// ID names the worker; no two that live at one time may share it. Required.
 	ID string
-	// Pool is where it takes jobs from; "main" by default.
-	Pool string
+	// Pool is where it takes jobs from, Classes of which size; "main" and "s"
+	// by default.
+	Pool    string
+	Classes []string
+	// Labels tell it from others, for people. Optional.
+	Labels map[string]string
 	// Slots is how many jobs run at once; the number of processors by default.
 	Slots int
 	// Dir is for output that does not fit into a record; emptied at start.
@@ -77,7 +81,10 @@ func New(c Config) (*Worker, error) {
 		return nil, errors.New("worker needs an id, a directory, a runtime, a queue and a logger")
 	}
 	if c.Pool == "" {
-		c.Pool = "main"
+		c.Pool = job.DefaultPool
+	}
+	if len(c.Classes) == 0 {
+		c.Classes = []string{job.DefaultClass}
 	}
 	if c.Slots <= 0 {
 		c.Slots = runtime.NumCPU()
@@ -120,7 +127,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.log.Info("worker is ready", "pool", w.Pool, "slots", w.Slots, "memory", w.Memory.String(), "unfit", w.Unfit)
+		w.log.Info("worker is ready", "pool", w.Pool, "classes", w.Classes, "slots", w.Slots, "memory", w.Memory.String(), "unfit", w.Unfit)
 		w.serve(ctx, place)
 		if err := place.Close(); err != nil {
 			w.log.Warn("cannot leave the list of workers", "error", err)

@@ -21,6 +21,7 @@ import (
 // jobFlags describe one job on the command line, for run and submit.
 type jobFlags struct {
 	language, code, stdin, workdir, queue, key string
+	pool, class                                string
 
 	files, artifacts []string
 	env, labels      []string
@@ -55,6 +56,8 @@ func (j *jobFlags) flags(f *pflag.FlagSet) {
 	f.Var(&j.cpuTime, "cpu-time", "limit: processor time (default wall × cpu)")
 	f.IntVar(&j.pids, "pids", 0, "limit: processes at once (default 64)")
 	f.StringVar(&j.queue, "queue", "", "queue to wait in (default default)")
+	f.StringVar(&j.pool, "pool", "", "pool of workers to run in (default main)")
+	f.StringVar(&j.class, "class", "", "class of the pool (default: the first that is large enough)")
 	f.IntVar(&j.priority, "priority", api.DefaultPriority, "0 (first) to 9 (last)")
 	f.StringArrayVar(&j.labels, "label", nil, "NAME=VALUE for your own filters")
 	f.StringVar(&j.notBefore, "not-before", "", "run it no earlier than this time, such as 2026-03-01T08:00:00Z")
@@ -73,7 +76,7 @@ func (j *jobFlags) flags(f *pflag.FlagSet) {
 func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (api.Submit, error) {
 	var wrong problems
 	s := api.Submit{
-		Workdir: j.workdir, Artifacts: j.artifacts, Queue: j.queue, IdempotencyKey: j.key,
+		Workdir: j.workdir, Artifacts: j.artifacts, Queue: j.queue, Pool: j.pool, Class: j.class, IdempotencyKey: j.key,
 		Limits: api.Limits{
 			CPU: j.cpu, Memory: job.Bytes(j.memory), PIDs: j.pids, Disk: job.Bytes(j.disk),
 			Output: job.Bytes(j.outputLimit), Wall: job.Millis(j.wall), CPUTime: job.Millis(j.cpuTime),

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
 // The settings of the roles. `up` is a scheduler and a worker on an embedded
@@ -20,7 +23,7 @@ func defaultScheduler() schedulerConfig {
 
 func defaultWorker(drain time.Duration) workerConfig {
 	return workerConfig{
-		Pool: "main", Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
+		Pool: job.DefaultPool, Classes: []string{job.DefaultClass}, Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
 	}
 }
 
@@ -52,8 +55,11 @@ func (c *schedulerConfig) wrong() problems {
 type workerConfig struct {
 	// ID names the worker among all; made of host and data directory if empty.
 	ID string
-	// Pool is the pool that it takes jobs from.
-	Pool string
+	// Pool is the pool that it takes jobs from, Classes are those it takes.
+	Pool    string
+	Classes []string
+	// Labels tell it from others, written name=value.
+	Labels []string
 	// Slots is how many jobs it runs at once.
 	Slots int
 	// Containerd is the socket of the host's containerd; empty for one of
@@ -68,11 +74,13 @@ type workerConfig struct {
 func (c *workerConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.ID, "id", c.ID, "name of this worker, unique among all (default: from host and data directory)")
 	f.StringVar(&c.Pool, "pool", c.Pool, "pool to take jobs from")
+	f.StringSliceVar(&c.Classes, "class", c.Classes, "classes of the pool to take jobs of, such as s,m")
+	f.StringSliceVar(&c.Labels, "worker-label", nil, "NAME=VALUE to tell the worker from others")
 	f.IntVar(&c.Slots, "slots", c.Slots, "how many jobs to run at once")
 	f.StringVar(&c.Containerd, "containerd", c.Containerd, "socket of the host's containerd (default: start one of our own)")
 	f.StringVar(&c.RuntimeDir, "runtime-dir", c.RuntimeDir, "where to find runsc, containerd and the shim (default: beside sandlot)")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running jobs may go on after a signal to stop")
-	withEnv(f, "id", "pool", "slots", "containerd", "runtime-dir", "drain")
+	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "drain")
 }
 
 // plainName is what ids and pools may look like: they become parts of NATS
@@ -82,7 +90,12 @@ var plainName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$`)
 func (c *workerConfig) wrong() problems {
 	var p problems
 	p.check(c.ID == "" || plainName.MatchString(c.ID), "--id %q: write 1 to 64 small letters, digits and dashes", c.ID)
-	p.check(plainName.MatchString(c.Pool), "--pool %q: write 1 to 64 small letters, digits and dashes", c.Pool)
+	p.check(api.BadPool(c.Pool) == "", "--pool %q: %s", c.Pool, api.BadPool(c.Pool))
+	p.check(len(c.Classes) > 0, "--class: name at least one")
+	for _, class := range c.Classes {
+		p.check(api.BadPool(class) == "", "--class %q: %s", class, api.BadPool(class))
+	}
+	pairs("--worker-label", c.Labels, nil, &p)
 	p.check(c.Slots >= 1 && c.Slots <= 1024, "--slots %d: write a number from 1 to 1024", c.Slots)
 	p.check(c.Drain >= 0, "--drain %s: write a duration of 0 or more", c.Drain)
 	if c.Containerd != "" {

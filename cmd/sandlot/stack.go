@@ -372,10 +372,11 @@ func (s *stack) startWorker(ctx context.Context) error {
 		return err
 	}
 	config := worker.Config{
-		ID: s.name(), Pool: s.worker.Pool, Slots: s.worker.Slots, Dir: filepath.Join(s.dir, "worker", "jobs"),
+		ID: s.name(), Pool: s.worker.Pool, Classes: s.worker.Classes, Slots: s.worker.Slots, Dir: filepath.Join(s.dir, "worker", "jobs"),
 		Drain: s.worker.Drain, Allowance: gvisor.HostAllowance, Unfit: s.unfit,
 		Runtime: s.runtime, Queue: s.queue, Logger: s.log, Telemetry: tel,
 	}
+	config.Labels = pairs("--worker-label", s.worker.Labels, nil, new(problems))
 	if versioned, ok := s.runtime.(*gvisor.Runtime); ok {
 		config.Versions = versioned.Versions()
 	}

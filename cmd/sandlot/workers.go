@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,11 +37,11 @@ func showWorkers(w io.Writer, workers []api.Worker) {
 		fmt.Fprintln(w, "No worker has registered: jobs wait until one does (sandlot worker).")
 		return
 	}
-	rows := [][]string{{"WORKER", "POOL", "STATE", "BUSY", "LARGEST JOB", "IMAGES", "UP", "SEEN"}}
+	rows := [][]string{{"WORKER", "POOL", "CLASSES", "STATE", "BUSY", "LARGEST JOB", "IMAGES", "UP", "SEEN"}}
 	now := time.Now()
 	for _, k := range workers {
 		rows = append(rows, []string{
-			k.ID, k.Pool, k.State, fmt.Sprintf("%d of %d", k.Busy, k.Slots),
+			k.ID, k.Pool, strings.Join(k.Classes, ","), k.State, fmt.Sprintf("%d of %d", k.Busy, k.Slots),
 			fmt.Sprintf("%g cpu, %s", k.Largest.CPU, size(int64(k.Largest.Memory))),
 			strconv.Itoa(len(k.Images)), age(k.StartedAt, now), age(k.SeenAt, now),
 		})

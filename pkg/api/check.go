@@ -25,6 +25,7 @@ const (
 	MaxPath      = 4096
 	MaxName      = 255 // one segment of a path
 	MaxKey       = 256
+	MaxPoolName  = 32
 
 	MinCPU     = 0.01
 	MaxCPU     = 1024.0
@@ -47,6 +48,7 @@ const (
 var (
 	namePattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	queuePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	poolPattern  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 	labelPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
 	// imagePattern is the grammar of OCI references; a catalogue name is a
 	// short one.

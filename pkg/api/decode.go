@@ -48,7 +48,7 @@ func Invalid(errors []FieldError) *Problem {
 
 func readSubmit(o *object) Submit {
 	s := Submit{
-		Image: o.text("image"), Network: o.text("network"), Queue: o.text("queue"),
+		Image: o.text("image"), Network: o.text("network"), Queue: o.text("queue"), Pool: o.text("pool"), Class: o.text("class"),
 		Language: o.text("language"), Code: o.text("code"),
 		Command: o.texts("command", commandHint), Stdin: o.text("stdin"), StdinBase64: o.bytes("stdin_base64"),
 		Env: o.dict("env"), Workdir: o.text("workdir"),

@@ -15,6 +15,8 @@ type Job struct {
 	IdempotencyKey string            `json:"idempotency_key,omitempty"`
 	Image          job.Image         `json:"image"`
 	Queue          string            `json:"queue"`
+	Pool           string            `json:"pool,omitempty"`
+	Class          string            `json:"class,omitempty"`
 	Priority       int               `json:"priority"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	AcceptedAt     time.Time         `json:"accepted_at"`

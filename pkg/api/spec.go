@@ -12,7 +12,7 @@ import (
 func (s Submit) Spec() job.Spec {
 	spec := job.Spec{
 		Image: job.Image{Name: s.Image}, Files: s.Files, Limits: s.Limits.filled(), Network: NetworkNone,
-		Artifacts: s.Artifacts, Queue: s.Queue, Priority: DefaultPriority, Labels: s.Labels,
+		Artifacts: s.Artifacts, Queue: s.Queue, Pool: s.Pool, Class: s.Class, Priority: DefaultPriority, Labels: s.Labels,
 		NotBefore: s.NotBefore, Budgets: job.Budgets(s.Budgets), Retry: job.Retry(s.Retry).Filled(),
 	}
 	if spec.Queue == "" {

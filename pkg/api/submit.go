@@ -29,6 +29,8 @@ type Submit struct {
 	Network   string            `json:"network,omitempty" enum:"none" doc:"Only none today."`
 	Artifacts []string          `json:"artifacts,omitempty" doc:"Glob patterns below the work directory, collected after the last step."`
 	Queue     string            `json:"queue,omitempty" doc:"Name of the queue; default by default."`
+	Pool      string            `json:"pool,omitempty" doc:"Pool of workers to run in; main by default."`
+	Class     string            `json:"class,omitempty" doc:"Class of the pool; the first that is large enough by default."`
 	Priority  *int              `json:"priority,omitempty" minimum:"0" maximum:"9" doc:"0 (first) to 9 (last); 5 by default."`
 	Labels    map[string]string `json:"labels,omitempty" doc:"For your own filters."`
 

@@ -8,9 +8,11 @@ import (
 
 // Worker is one worker as the scheduler sees it.
 type Worker struct {
-	ID    string `json:"id"`
-	Pool  string `json:"pool"`
-	State string `json:"state" enum:"ready,draining,unfit"`
+	ID   string `json:"id"`
+	Pool string `json:"pool"`
+	// Classes are those of its pool whose jobs it takes.
+	Classes []string `json:"classes"`
+	State   string   `json:"state" enum:"ready,draining,unfit"`
 	// Unfit says which limits it cannot enforce and why; it takes no jobs.
 	Unfit []Unfit `json:"unfit,omitempty"`
 	Slots int     `json:"slots"`

@@ -19,7 +19,11 @@ type Spec struct {
 	// the last step.
 	Artifacts []string `json:"artifacts,omitempty"`
 
-	Queue    string            `json:"queue"`
+	Queue string `json:"queue"`
+	// Pool and Class are where it is to run, as the client asked; the record
+	// says where it does.
+	Pool     string            `json:"pool,omitempty"`
+	Class    string            `json:"class,omitempty"`
 	Priority int               `json:"priority"` // 0 (first) to 9
 	Labels   map[string]string `json:"labels,omitempty"`
 

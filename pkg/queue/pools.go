@@ -157,11 +157,29 @@ func (q *Queue) ensurePool(ctx context.Context, p job.Pool) error {
 	}
 	for _, class := range p.Classes {
 		c := poolConsumer(p.Name, class.Name)
-		if _, err := q.js.CreateOrUpdateConsumer(ctx, c.stream, c.config); err != nil {
+		made, err := q.js.CreateOrUpdateConsumer(ctx, c.stream, c.config)
+		if err == nil && made.CachedInfo().Paused != p.Paused {
+			err = q.pauseConsumer(ctx, c, p.Paused)
+		}
+		if err != nil {
 			return fmt.Errorf("consumer %s of %s: %w", c.config.Durable, c.stream, err)
 		}
 	}
 	return nil
+}
+
+// pauseTime is longer than any pause. The setting is what counts.
+const pauseTime = 100 * 365 * 24 * time.Hour
+
+// pauseConsumer has a line served no more, or again: what is released already
+// must wait too.
+func (q *Queue) pauseConsumer(ctx context.Context, c consumerOf, paused bool) error {
+	if !paused {
+		_, err := q.js.ResumeConsumer(ctx, c.stream, c.config.Durable)
+		return err
+	}
+	_, err := q.js.PauseConsumer(ctx, c.stream, c.config.Durable, time.Now().Add(pauseTime))
+	return err
 }
 
 // NoClassError says that there is no such pool, or that it has no such class.

@@ -1,6 +1,9 @@
 package queue
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Worker is what a worker says of itself in its WORKERS key. The key expires
 // 10 s after the last word.
@@ -34,6 +37,11 @@ type Worker struct {
 
 // Fit reports whether the worker takes jobs.
 func (w Worker) Fit() bool { return len(w.Unfit) == 0 && !w.Draining }
+
+// Serves reports whether it is of the pool and takes jobs of the class.
+func (w Worker) Serves(pool, class string) bool {
+	return w.Pool == pool && slices.Contains(w.Classes, class)
+}
 
 // Held is a claim as it is listed in the WORKERS key: all that somebody else
 // needs in order to end it when the worker is lost.
