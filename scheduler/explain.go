@@ -154,6 +154,8 @@ func explainEnd(rec job.Record) string {
 			when = fmt.Sprintf("while it waited for attempt %d", rec.Attempt+1)
 		}
 		return fmt.Sprintf("It expired %s, %s after its acceptance: %s.", when, measure(e.Measured, e.Unit), e.Detail)
+	case rec.State == job.Expired:
+		return "Its time to start passed before it could run."
 	case rec.Result == nil:
 		return fmt.Sprintf("It ended as %s; no result was recorded.", rec.State)
 	}
