@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -50,6 +51,7 @@ type cluster struct {
 	nodes      []*node
 	schedulers []*gateway
 	workers    []*client
+	port       int // the last one that was given out
 }
 
 // node is a server of NATS. routes are its links to the others' route ports.
@@ -78,7 +80,7 @@ func newCluster(s setup) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{setup: s, dir: dir}
+	c := &cluster{setup: s, dir: dir, port: rand.IntN(20_000)}
 	if err := errors.Join(c.layNodes(), c.layClients()); err != nil {
 		c.close()
 		return nil, err
@@ -86,22 +88,27 @@ func newCluster(s setup) (*cluster, error) {
 	return c, nil
 }
 
-// freeAddress is one of the loopback that nobody listens at.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddress is one of the loopback that nobody listens at. It is below the
+// ports that the kernel gives to those who name none: a server that is down
+// must find its own free when it comes back.
+func (c *cluster) freeAddress() (string, error) {
+	for range 1000 {
+		c.port = 10_000 + (c.port+1)%20_000 // none twice
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", c.port))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", errors.New("no free port found in 1000 tries")
 }
 
 func (c *cluster) layNodes() (err error) {
 	for i := range c.Nodes {
 		n := &node{routes: map[int]*link{}, dir: filepath.Join(c.dir, fmt.Sprintf("n%d", i))}
-		if n.address, err = freeAddress(); err != nil {
+		if n.address, err = c.freeAddress(); err != nil {
 			return err
 		}
-		if n.routeAddress, err = freeAddress(); err != nil {
+		if n.routeAddress, err = c.freeAddress(); err != nil {
 			return err
 		}
 		config := n.dir + ".conf"
@@ -153,7 +160,7 @@ func (c *cluster) layClients() error {
 	}
 	for i := range c.Schedulers {
 		g := &gateway{}
-		address, err := freeAddress()
+		address, err := c.freeAddress()
 		if err != nil {
 			return err
 		}

@@ -48,6 +48,9 @@ func run(ctx context.Context, s setup, seed uint64, length time.Duration) (outco
 	}
 	defer c.close()
 	if err := c.start(ctx); err != nil {
+		for _, f := range c.broken() {
+			err = errors.Join(err, errors.New(f.Text))
+		}
 		return o, err
 	}
 	see, err := newObserver(c)
