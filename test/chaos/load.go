@@ -44,6 +44,7 @@ type load struct {
 type ticket struct {
 	id, tenant string
 	removed    bool
+	slow       bool // its program takes a while
 }
 
 // most is how many jobs may be under way before the clients hold back: more
@@ -256,7 +257,7 @@ func (l *load) submitter(ctx context.Context, r *rand.Rand) {
 	if !got.OK() {
 		return
 	}
-	l.remember(ticket{id: got.JobID, tenant: a.Tenant})
+	l.remember(ticket{id: got.JobID, tenant: a.Tenant, slow: strings.Contains(p.script, "sleep")})
 	a.Again = true
 	if keyed && r.IntN(8) == 0 {
 		l.do(a, l.anywhere(r), http.MethodPost, path, body)
@@ -331,9 +332,16 @@ func (l *load) reader(_ context.Context, r *rand.Rand) {
 	}
 }
 
-// canceler cancels a job, whatever it is doing.
+// canceler cancels a job, whatever it is doing: often one that may be running.
 func (l *load) canceler(ctx context.Context, r *rand.Rand) {
-	if j, ok := l.some(r); ok {
+	j, ok := l.some(r)
+	for range 20 {
+		if !ok || j.slow || r.IntN(10) == 0 {
+			break
+		}
+		j, ok = l.some(r)
+	}
+	if ok {
 		l.do(check.Ask{Kind: check.AskCancel, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodPost, "/v1/jobs/"+j.id+"/cancel", nil)
 	}
 	_ = sleep(ctx, 100*time.Millisecond)
