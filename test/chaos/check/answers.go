@@ -40,6 +40,9 @@ func (c *checker) checkKeys() {
 			c.found(RuleKeys, a.JobID, "is the answer to ask %d with key %q, which was %s before", a.N, a.Key, id)
 		}
 		jobs[k] = a.JobID
+		if _, gone := c.removed[a.JobID]; gone {
+			continue // the key is free again
+		}
 		if body, there := bodies[k]; there && body != a.Body {
 			c.found(RuleKeys, a.JobID, "ask %d with key %q and another body was answered %d", a.N, a.Key, a.Status)
 		}

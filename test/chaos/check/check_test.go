@@ -224,6 +224,10 @@ func TestWhatIsNobodysFaultIsNotFound(t *testing.T) {
 			s.Records[0].Batch = "b"
 			s.Batches = []check.Batch{{ID: "b", Status: 200, Jobs: 1, Final: 1, States: map[string]int{"succeeded": 1, "queued": 0}}}
 		},
+		"the key is free once its job is removed": func(s *story) {
+			s.Asks = append(s.Asks, check.Ask{N: 5, Kind: check.AskRemove, Sent: at(35), Got: at(36), Status: 204, ID: "j"})
+			s.again(202, "j", "other")
+		},
 		"its budget is over": func(s *story) {
 			s.Asks[0].Budget, s.Asks[2].State = 10*time.Second, "expired"
 			s.Records[0].State, s.Revisions[4].State = "expired", "expired"
