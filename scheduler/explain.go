@@ -127,8 +127,11 @@ func workerCommand(pool, class string) string {
 func reasons(all []queue.Worker) []string {
 	var list []string
 	for _, w := range all {
-		if w.Draining {
-			list = append(list, w.ID+" is stopping")
+		switch {
+		case w.Draining:
+			list = append(list, w.ID+" is draining: it finishes what it has and leaves")
+		case !w.Quarantined.IsZero():
+			list = append(list, fmt.Sprintf("of %s: %s (`sandlot workers release %s` lets it out)", w.ID, w.Why, w.ID))
 		}
 		for _, u := range unfitOf(w) {
 			list = append(list, strings.TrimSuffix(fmt.Sprintf("%s cannot enforce %s: %s", w.ID, u.Limit, u.Why), ": "))

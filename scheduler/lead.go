@@ -55,7 +55,9 @@ type LeadCounters struct {
 	Lost      atomic.Int64 // workers lost
 	Abandoned atomic.Int64 // attempts ended because their worker was lost
 	Passes    atomic.Int64 // reconcile passes
-	Restored  atomic.Int64 // hints that were missing and given again
+	// Quarantined counts workers that were taken out for vanishing.
+	Quarantined atomic.Int64
+	Restored    atomic.Int64 // hints that were missing and given again
 	// Redelivered counts hints that were with a worker that is gone.
 	Redelivered atomic.Int64
 	Orphans     atomic.Int64 // objects that belonged to no job

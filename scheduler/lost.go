@@ -2,6 +2,9 @@ package scheduler
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
@@ -19,8 +22,12 @@ func (l *Lead) lost(ctx context.Context) error {
 		}
 		n := l.Queue.SettleWorker(ctx, w)
 		l.Counters.Abandoned.Add(int64(n))
+		if left {
+			l.carriedOut(ctx, w)
+		}
 		l.Logger.Info("worker is gone", "worker", w.ID, "left", left, "jobs", n)
 		if !left {
+			l.blame(ctx, w, slices.Collect(maps.Values(lives)))
 			l.Counters.Lost.Add(1)
 			l.kick()
 		}
@@ -41,4 +48,22 @@ func (l *Lead) lost(ctx context.Context) error {
 			lose(before, false)
 		}
 	})
+}
+
+// carriedOut forgets that a worker was to be drained, once it has left: if it
+// is started again, somebody wants it.
+func (l *Lead) carriedOut(ctx context.Context, w queue.Worker) {
+	if !w.Draining {
+		return
+	}
+	order, err := l.Queue.Order(ctx, w.Pool, w.ID)
+	if err == nil && order.Drain {
+		_, err = l.Queue.ChangeOrder(ctx, w.Pool, w.ID, func(o *queue.Order) error {
+			o.Drain, o.Deadline = false, time.Time{}
+			return nil
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		l.Logger.Warn("forget that a worker was to be drained", "worker", w.ID, "error", err)
+	}
 }

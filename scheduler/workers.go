@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -166,7 +167,8 @@ func viewWorker(w queue.Worker) api.Worker {
 		ID: w.ID, Pool: w.Pool, Classes: w.Classes, State: api.WorkerReady, Unfit: unfitOf(w), Slots: w.Slots, Busy: len(w.Held),
 		Largest: api.Size{CPU: w.CPU, Memory: job.Bytes(w.Memory)}, Images: w.Images, Labels: w.Labels,
 		Runtime:   job.Runtime{Runsc: w.Versions["runsc"], Containerd: w.Versions["containerd"], Sandlot: w.Versions["sandlot"]},
-		StartedAt: w.Started, SeenAt: w.SeenAt,
+		StartedAt: w.Started, SeenAt: w.SeenAt, Why: w.Why, Quarantined: w.Quarantined,
+		Memory: job.Bytes(w.Room), MemoryTaken: job.Bytes(w.Taken()),
 	}
 	for _, h := range w.Held {
 		v.Jobs = append(v.Jobs, h.Job)
@@ -176,6 +178,8 @@ func viewWorker(w queue.Worker) api.Worker {
 		v.State = api.WorkerUnfit
 	case w.Draining:
 		v.State = api.WorkerDraining
+	case w.Quarantined.After(time.Now()):
+		v.State = api.WorkerQuarantined
 	}
 	return v
 }

@@ -102,6 +102,9 @@ func (a *attempt) prepare(ctx context.Context) (Sandbox, error) {
 		}).Stop()
 	}
 	box, err := a.worker.Runtime.Prepare(ctx, task)
+	if ctx.Err() == nil && !errors.Is(err, job.ErrImage) {
+		a.worker.health.note(a.record.ID, err, time.Now())
+	}
 	a.record.Timings.Prepare = span.End(err).End
 	return box, err
 }

@@ -47,6 +47,15 @@ func (h *held) stop(id string, number int, cause error) {
 	}
 }
 
+// stopAll ends all attempts that are held.
+func (h *held) stopAll(cause error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, stop := range h.attempts {
+		stop(cause)
+	}
+}
+
 // register gives the worker its place among the others; it tries until ctx
 // ends, unless its pool or one of its classes is not there.
 func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
@@ -56,7 +65,7 @@ func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
 		Versions: map[string]string{
 			"runsc": w.Versions.Runsc, "containerd": w.Versions.Containerd, "sandlot": w.Versions.Sandlot,
 		},
-		Images: w.Images, Unfit: w.Unfit, Started: w.started,
+		Images: w.Images, Unfit: w.Unfit, Started: w.started, Room: int64(w.Memory), Allowance: int64(w.Allowance),
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		r, err := w.Queue.Register(ctx, me)

@@ -19,20 +19,25 @@ type slotContexts struct{ taking, running, reporting context.Context }
 // skipPause keeps a slot from taking at once again what it gave back.
 const skipPause = time.Second
 
-// slot takes one job after the other and runs each to its end.
-func (w *Worker) slot(until *slotContexts, place *queue.Registration) {
-	for pause := time.Duration(0); until.taking.Err() == nil; {
-		delivery, err := w.Queue.Take(until.taking, place)
-		if err != nil {
-			if until.taking.Err() == nil {
-				w.log.Warn("cannot take a job", "error", err)
-				pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
-				_ = sleep(until.taking, pause)
-			}
-			continue
+// slot takes one job after the other, while the gate is open, and runs each
+// to its end.
+func (w *Worker) slot(until *slotContexts, g *gate, place *queue.Registration) {
+	for pause := time.Duration(0); ; {
+		taking, leave, ok := g.enter(until.taking)
+		if !ok {
+			return
 		}
-		pause = 0
-		w.one(until, place, delivery)
+		delivery, err := w.Queue.Take(taking, place)
+		switch {
+		case err == nil:
+			pause = 0
+			w.one(&slotContexts{taking, until.running, until.reporting}, place, delivery)
+		case taking.Err() == nil:
+			w.log.Warn("cannot take a job", "error", err)
+			pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
+			_ = sleep(taking, pause)
+		}
+		leave()
 	}
 }
 

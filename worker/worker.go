@@ -36,6 +36,9 @@ type Config struct {
 	// Drain is how long running jobs may go on after the worker was told to
 	// stop. Then they are stopped and go back to the queue. 0: at once.
 	Drain time.Duration
+	// Stay has a drained worker stay among the others, idle, until it is
+	// wanted again, instead of leaving: for one that shares its process.
+	Stay bool
 	// Memory is what all sandboxes together may use: jobs wait for room in
 	// it, so that neighbours cannot bring each other down. HostMemory by default.
 	Memory job.Bytes
@@ -62,6 +65,7 @@ type Worker struct {
 	log     *slog.Logger
 	memory  *semaphore.Weighted
 	held    held
+	health  *health
 	started time.Time
 }
 
@@ -104,7 +108,7 @@ func New(c Config) (*Worker, error) {
 	}
 	return &Worker{
 		Config: c, log: c.Logger.With("worker", c.ID),
-		memory: semaphore.NewWeighted(int64(c.Memory)), started: time.Now().UTC(),
+		memory: semaphore.NewWeighted(int64(c.Memory)), health: newHealth(), started: time.Now().UTC(),
 	}, nil
 }
 
@@ -117,7 +121,8 @@ func (w *Worker) MaxLimits() job.Limits {
 // Run works until ctx ends. Then it takes nothing more, lets what runs go on
 // for the drain time, stops the rest and returns when all of it is reported.
 // A worker that lost its place, since it could not reach the queue, stops what
-// it runs and takes a new one.
+// it runs and takes a new one. One that is drained returns ErrLeft when it has
+// finished what it held.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.emptyDir(); err != nil {
 		return err
@@ -128,12 +133,16 @@ func (w *Worker) Run(ctx context.Context) error {
 			return err
 		}
 		w.log.Info("worker is ready", "pool", w.Pool, "classes", w.Classes, "slots", w.Slots, "memory", w.Memory.String(), "unfit", w.Unfit)
-		w.serve(ctx, place)
+		left := w.serve(ctx, place)
 		if err := place.Close(); err != nil {
 			w.log.Warn("cannot leave the list of workers", "error", err)
 		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case left:
+			w.log.Info("the worker was drained and leaves")
+			return ErrLeft
 		}
 	}
 }
@@ -151,10 +160,10 @@ func (w *Worker) emptyDir() error {
 }
 
 // serve takes and runs jobs until ctx has ended and all is drained, or until
-// the place is lost.
-func (w *Worker) serve(ctx context.Context, place *queue.Registration) {
-	taking, endTaking := context.WithCancel(ctx)
-	defer endTaking()
+// the place is lost; left: until it was drained by an operator.
+func (w *Worker) serve(ctx context.Context, place *queue.Registration) (left bool) {
+	taking, endTaking := context.WithCancelCause(ctx)
+	defer endTaking(nil)
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	reporting, endReports := context.WithCancel(context.WithoutCancel(ctx))
@@ -162,13 +171,19 @@ func (w *Worker) serve(ctx context.Context, place *queue.Registration) {
 	listening, endListening := context.WithCancel(context.WithoutCancel(ctx))
 	defer endListening()
 
+	gate := newGate()
+	order := <-place.Orders() // known before any job is taken
+	gate.turn(w.closed(&order, time.Now()) == "")
 	var slots, listener sync.WaitGroup
 	listener.Go(func() {
-		w.listen(listening, place, func() { stop(errLost); endTaking() })
+		w.listen(listening, place, func() { stop(errLost); endTaking(errLost) })
+	})
+	listener.Go(func() {
+		w.obey(listening, place, gate, order, func() { endTaking(ErrLeft) })
 	})
 	if len(w.Unfit) == 0 {
 		for range w.Slots {
-			slots.Go(func() { w.slot(&slotContexts{taking, running, reporting}, place) })
+			slots.Go(func() { w.slot(&slotContexts{taking, running, reporting}, gate, place) })
 		}
 	}
 	<-taking.Done()
@@ -181,4 +196,5 @@ func (w *Worker) serve(ctx context.Context, place *queue.Registration) {
 	slots.Wait()
 	endListening()
 	listener.Wait()
+	return errors.Is(context.Cause(taking), ErrLeft)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandlot-dev/sandlot/worker"
+
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
@@ -130,6 +132,10 @@ func (a *app) serve(s *stack, ready string) (err error) {
 	fmt.Fprintln(a.stdout, ready)
 	<-s.ctx.Done()
 	if a.interrupted(s.ctx) {
+		return nil
+	}
+	if errors.Is(context.Cause(s.ctx), worker.ErrLeft) {
+		fmt.Fprintln(a.stdout, "the worker was drained and has left")
 		return nil
 	}
 	return context.Cause(s.ctx)

@@ -376,6 +376,7 @@ func (s *stack) startWorker(ctx context.Context) error {
 		Drain: s.worker.Drain, Allowance: gvisor.HostAllowance, Unfit: s.unfit,
 		Runtime: s.runtime, Queue: s.queue, Logger: s.log, Telemetry: tel,
 	}
+	config.Stay = s.embedded != nil // the scheduler lives in this process
 	config.Labels = pairs("--worker-label", s.worker.Labels, nil, new(problems))
 	if versioned, ok := s.runtime.(*gvisor.Runtime); ok {
 		config.Versions = versioned.Versions()

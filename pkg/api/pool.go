@@ -91,3 +91,26 @@ func BadPool(name string) string {
 	}
 	return ""
 }
+
+// Drain asks a worker to finish and leave.
+type Drain struct {
+	// Deadline is how long what runs may go on; then it is given to others.
+	// For ever if left out.
+	Deadline *job.Millis `json:"deadline_ms,omitempty"`
+}
+
+// DecodeDrain reads it; an empty body asks for nothing special.
+func DecodeDrain(body []byte) (d Drain, problem *Problem) {
+	if len(body) == 0 {
+		return d, nil
+	}
+	problem = decode(body, func(o *object) {
+		if n, ok := o.duration("deadline"); ok {
+			d.Deadline = &n
+			if n < 0 || n > MaxWall {
+				o.out.add("deadline_ms", int64(n), "must be between 0 and %d", MaxWall)
+			}
+		}
+	})
+	return d, problem
+}

@@ -12,11 +12,18 @@ type Worker struct {
 	Pool string `json:"pool"`
 	// Classes are those of its pool whose jobs it takes.
 	Classes []string `json:"classes"`
-	State   string   `json:"state" enum:"ready,draining,unfit"`
+	State   string   `json:"state" enum:"ready,draining,quarantined,unfit"`
 	// Unfit says which limits it cannot enforce and why; it takes no jobs.
 	Unfit []Unfit `json:"unfit,omitempty"`
-	Slots int     `json:"slots"`
-	Busy  int     `json:"busy"`
+	// Why says why it is draining or in quarantine; Quarantined is until when.
+	Why         string    `json:"why,omitempty"`
+	Quarantined time.Time `json:"quarantined_until,omitzero"`
+	Slots       int       `json:"slots"`
+	Busy        int       `json:"busy"`
+	// Memory is for all jobs together; MemoryTaken is what those that run take
+	// of it.
+	Memory      job.Bytes `json:"memory,omitempty"`
+	MemoryTaken job.Bytes `json:"memory_taken,omitempty"`
 	// Largest is the largest job it can take.
 	Largest Size     `json:"largest"`
 	Jobs    []string `json:"jobs,omitempty"`
@@ -33,6 +40,8 @@ const (
 	WorkerReady    = "ready"
 	WorkerDraining = "draining"
 	WorkerUnfit    = "unfit"
+	// WorkerQuarantined: it takes nothing for a while, or until it is released.
+	WorkerQuarantined = "quarantined"
 )
 
 // Unfit is a limit that a worker cannot enforce.

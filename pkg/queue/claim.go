@@ -42,7 +42,7 @@ func (q *Queue) Claim(ctx context.Context, r *Registration, d Delivery) (*Claim,
 		return nil, fmt.Errorf("claim job %s: its time is over: %w", id, job.ErrStale)
 	}
 	// Listed first: what is claimed and not listed would count as lost.
-	if !r.hold(Held{Job: id, Tenant: s.Tenant, Attempt: attempt, Ack: d.ack}) {
+	if !r.hold(Held{Job: id, Tenant: s.Tenant, Attempt: attempt, Ack: d.ack, Memory: memoryOf(s.Record)}) {
 		return nil, fmt.Errorf("claim job %s: the worker holds it already, or has no place: %w", id, job.ErrStale)
 	}
 	s.State, s.Attempt, s.Worker, s.Life = job.Running, attempt, r.id, r.life
@@ -94,3 +94,14 @@ func (c *Claim) is(s stored) bool {
 
 // Drop forgets a claim without a word: for one that is lost.
 func (q *Queue) Drop(c *Claim) { c.reg.release(c.Record.ID, c.Record.Attempt) }
+
+// memoryOf is what a job may use, as far as its record says.
+func memoryOf(rec job.Record) int64 {
+	switch {
+	case rec.Limits != nil:
+		return int64(rec.Limits.Memory)
+	case rec.Spec != nil:
+		return int64(rec.Spec.Limits.Memory)
+	}
+	return 0
+}

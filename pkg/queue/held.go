@@ -21,8 +21,16 @@ type holding struct {
 	progress time.Time
 }
 
-// hear takes a hint that the record of a job says something to its holder.
+// hear takes a hint that the record of a job says something to its holder, or
+// that something is wanted of the worker.
 func (r *Registration) hear(m *nats.Msg) {
+	if m.Header.Get(headerOrder) != "" {
+		select {
+		case r.recheck <- struct{}{}:
+		default:
+		}
+		return
+	}
 	select {
 	case r.check <- m.Header.Get(headerJob):
 	default: // the regular look will find it
@@ -34,7 +42,12 @@ func (r *Registration) hear(m *nats.Msg) {
 func (r *Registration) watch(ctx context.Context) {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
-	for {
+	orders := func() {
+		if err := r.readOrder(ctx); err != nil && ctx.Err() == nil {
+			r.q.log.Debug("read order", "worker", r.id, "error", err)
+		}
+	}
+	for beats := 1; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -46,7 +59,12 @@ func (r *Registration) watch(ctx context.Context) {
 					r.look(ctx, h)
 				}
 			}
+		case <-r.recheck:
+			orders()
 		case now := <-ticker.C:
+			if beats++; beats%orderEvery == 0 {
+				orders()
+			}
 			for _, h := range r.holdings() {
 				if now.Sub(h.since) >= beat {
 					r.look(ctx, h)

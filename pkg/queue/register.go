@@ -34,6 +34,8 @@ type Registration struct {
 	classes        []string
 
 	control chan Control
+	orders  chan Order    // the latest that nobody has looked at
+	recheck chan struct{} // somebody spoke of what is wanted
 	done    chan struct{}
 	changed chan struct{}
 	check   chan string // jobs that somebody spoke of on ctl.<worker>
@@ -45,8 +47,11 @@ type Registration struct {
 	worker Worker
 	seq    uint64 // of the key as last written
 	held   map[string]*holding
-	err    error
-	ended  bool
+	order  Order
+	// ordered: order was read.
+	ordered bool
+	err     error
+	ended   bool
 }
 
 var errClosed = errors.New("registration was closed")
@@ -75,7 +80,7 @@ func (q *Queue) Register(ctx context.Context, w Worker) (*Registration, error) {
 	}
 	r := &Registration{
 		q: q, id: w.ID, pool: w.Pool, life: w.Life, classes: w.Classes, worker: w, held: map[string]*holding{},
-		control: make(chan Control, 64), done: make(chan struct{}),
+		control: make(chan Control, 64), orders: make(chan Order, 1), recheck: make(chan struct{}, 1), done: make(chan struct{}),
 		changed: make(chan struct{}, 1), check: make(chan string, 64),
 	}
 	former, err := r.enter(ctx)
@@ -84,6 +89,11 @@ func (q *Queue) Register(ctx context.Context, w Worker) (*Registration, error) {
 	}
 	if former.Life != "" {
 		q.SettleWorker(ctx, former)
+	}
+	// Before the first job is taken it must be known whether any may be.
+	if err := r.readOrder(ctx); err != nil {
+		_ = r.leave()
+		return nil, fmt.Errorf("register worker %s: %w", w.ID, err)
 	}
 	sub, err := q.nc.Subscribe(controlSubject(w.ID), r.hear)
 	if err != nil {

@@ -26,9 +26,18 @@ type Worker struct {
 	Images []string `json:"images,omitempty"`
 	// Unfit lists why the worker may not take jobs, one limit that it cannot
 	// enforce per line. One with reasons is shown but never counted.
-	Unfit    []string  `json:"unfit,omitempty"`
-	Draining bool      `json:"draining,omitempty"`
-	Started  time.Time `json:"started"`
+	Unfit []string `json:"unfit,omitempty"`
+	// Draining: it takes no more, and leaves when nothing runs any more.
+	// Quarantined: it takes nothing until then.
+	Draining    bool      `json:"draining,omitempty"`
+	Quarantined time.Time `json:"quarantined,omitzero"`
+	// Why says why it is in quarantine.
+	Why     string    `json:"why,omitempty"`
+	Started time.Time `json:"started"`
+	// Room (bytes) is for all jobs together; each takes its own limit and
+	// Allowance of it.
+	Room      int64 `json:"room,omitempty"`
+	Allowance int64 `json:"allowance,omitempty"`
 	// Held are the jobs that it has claimed; set by the Registration.
 	Held []Held `json:"held,omitempty"`
 	// SeenAt is when it last said so; set by the reader.
@@ -36,7 +45,17 @@ type Worker struct {
 }
 
 // Fit reports whether the worker takes jobs.
-func (w Worker) Fit() bool { return len(w.Unfit) == 0 && !w.Draining }
+func (w Worker) Fit() bool {
+	return len(w.Unfit) == 0 && !w.Draining && w.Quarantined.IsZero()
+}
+
+// Taken is how much of Room the jobs take that it holds.
+func (w Worker) Taken() (bytes int64) {
+	for _, h := range w.Held {
+		bytes += h.Memory + w.Allowance
+	}
+	return bytes
+}
 
 // Serves reports whether it is of the pool and takes jobs of the class.
 func (w Worker) Serves(pool, class string) bool {
@@ -53,6 +72,8 @@ type Held struct {
 	Ack string `json:"ack"`
 	// Token is the sequence of the claimed record.
 	Token uint64 `json:"token"`
+	// Memory is what the job may use.
+	Memory int64 `json:"memory,omitempty"`
 }
 
 // WorkerChange is one change of the WORKERS keys.

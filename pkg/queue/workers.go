@@ -22,7 +22,7 @@ const workerTTL = 10 * time.Second
 // the order of their IDs. Those of a later release are left out.
 func (q *Queue) Workers(ctx context.Context) ([]Worker, error) {
 	latest := map[string]message{}
-	err := q.scan(ctx, workerStream, "$KV."+workerBucket+".>", func(m message) { latest[m.subject] = m })
+	err := q.scan(ctx, workerStream, workerSubject("*", "*"), func(m message) { latest[m.subject] = m })
 	if err != nil {
 		return nil, fmt.Errorf("list workers: %w", err)
 	}

@@ -11,6 +11,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -138,7 +139,13 @@ func (c *Cluster) StartWorker(t testing.TB) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop = Background(t, id, w.Run)
+	stop = Background(t, id, func(ctx context.Context) error {
+		err := w.Run(ctx)
+		if errors.Is(err, worker.ErrLeft) {
+			return nil // as it was told
+		}
+		return err
+	})
 	t.Cleanup(stop)
 	return stop
 }
