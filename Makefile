@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGES ?= ./...
 # Tests of whole systems run after the others, with the machine for themselves:
 # they promise times.
-ALONE = /test/(e2e|chaos)$$
+ALONE = /test/(e2e|chaos|ha)$$
 # The shim is a module of its own: it cannot share gVisor's with the rest.
 SHIM = deploy/runtime/gvisor
 FORMATTED = bench cmd deploy examples pkg scheduler test worker

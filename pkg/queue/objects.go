@@ -179,21 +179,22 @@ func (q *Queue) Open(ctx context.Context, b Bucket, name string) (io.ReadCloser,
 			names = append(names, partName(name, i))
 		}
 	}
-	return &objectReader{ctx: ctx, store: store, obj: obj, names: names, sum: sha256.New()}, obj, nil
+	return &objectReader{ctx: ctx, q: q, bucket: b, store: store, obj: obj, names: names, sum: sha256.New()}, obj, nil
 }
 
 // objectReader reads the parts of an object one after the other. It holds
 // its context as a reader must: Read has none.
 type objectReader struct {
-	ctx   context.Context
-	store jetstream.ObjectStore
-	obj   Object
-	names []string
-	now   jetstream.ObjectResult
+	ctx    context.Context
+	q      *Queue
+	bucket Bucket
+	store  jetstream.ObjectStore
+	obj    Object
+	names  []string
+	now    *chunks
 
-	cancel context.CancelFunc // of now
-	sum    hash.Hash
-	size   int64
+	sum  hash.Hash
+	size int64
 }
 
 func (r *objectReader) Read(p []byte) (int, error) {
@@ -208,11 +209,14 @@ func (r *objectReader) Read(p []byte) (int, error) {
 			}
 			r.now, r.names = part, r.names[1:]
 		}
-		n, err := r.now.Read(p)
+		n, err := r.now.read(r.ctx, p)
 		r.sum.Write(p[:n])
 		r.size += int64(n)
 		if errors.Is(err, io.EOF) {
-			err = r.closePart()
+			r.now, err = nil, nil
+		}
+		if err != nil {
+			err = fmt.Errorf("object %s: %w", r.obj.Name, err)
 		}
 		if n > 0 || err != nil {
 			return n, err
@@ -220,27 +224,62 @@ func (r *objectReader) Read(p []byte) (int, error) {
 	}
 }
 
-// open starts a part. Without a deadline the client would allow 5 s for it,
-// however slow the one who reads is.
-func (r *objectReader) open(name string) (jetstream.ObjectResult, error) {
-	ctx, cancel := context.WithTimeout(r.ctx, partTimeout)
-	part, err := r.store.Get(ctx, name)
+func (r *objectReader) open(name string) (*chunks, error) {
+	info, err := r.store.GetInfo(r.ctx, name)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
-	r.cancel = cancel
-	return part, nil
+	return &chunks{q: r.q, stream: "OBJ_" + string(r.bucket), subject: "$O." + string(r.bucket) + ".C." + info.NUID,
+		left: int64(info.Size), next: 1}, nil
 }
 
-func (r *objectReader) closePart() error {
-	if r.now == nil {
-		return nil
+// chunks reads one stored object, page by page. The client's own reader would
+// have a consumer push them, which a slow reader chokes on, and for which a
+// worker would need the right to have any subject written to.
+type chunks struct {
+	q               *Queue
+	stream, subject string
+	left            int64 // bytes to come
+	next            uint64
+	page            []message
+	rest            []byte // of the chunk that is being read
+}
+
+// chunkPage is how many chunks are asked for at once, of 128 KiB each.
+const chunkPage = 16
+
+func (c *chunks) read(ctx context.Context, p []byte) (int, error) {
+	for len(c.rest) == 0 {
+		if c.left <= 0 {
+			return 0, io.EOF
+		}
+		if len(c.page) == 0 {
+			if err := c.fetch(ctx); err != nil {
+				return 0, err
+			}
+		}
+		c.rest, c.page = c.page[0].data, c.page[1:]
+		c.left -= int64(len(c.rest))
 	}
-	err := errors.Join(r.now.Error(), r.now.Close())
-	r.cancel()
-	r.now = nil
-	return err
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+func (c *chunks) fetch(ctx context.Context) (err error) {
+	c.page, _, err = c.q.batch(ctx, c.stream, batchRequest{Seq: c.next, NextFor: c.subject, Batch: chunkPage})
+	if err == nil && len(c.page) == 0 {
+		// A replica may lag; the leader knows whether it is gone.
+		var m message
+		if m, err = c.q.nextAtLeader(ctx, c.stream, c.subject, c.next); err == nil {
+			c.page = []message{m}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%d bytes are missing: %w", c.left, err)
+	}
+	c.next = c.page[len(c.page)-1].seq + 1
+	return nil
 }
 
 func (r *objectReader) verify() error {
@@ -251,7 +290,7 @@ func (r *objectReader) verify() error {
 }
 
 // Close ends the reading; after it Read may not be called.
-func (r *objectReader) Close() error { return r.closePart() }
+func (r *objectReader) Close() error { return nil }
 
 // Delete removes an object; one that is not there is no error.
 func (q *Queue) Delete(ctx context.Context, b Bucket, name string) error {
