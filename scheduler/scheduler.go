@@ -29,6 +29,11 @@ type Config struct {
 	Logger *slog.Logger
 	// Listen is where HTTP is served; "127.0.0.1:7455" by default.
 	Listen string
+	// TLS serves HTTPS if its files are named; optional.
+	TLS TLS
+	// Gateway accepts and answers, and leaves it to other schedulers to
+	// release.
+	Gateway bool
 	// Token is asked of every client. Required.
 	Token string
 	// Version names the build.
@@ -111,11 +116,11 @@ func setDefault[T comparable](field *T, value T) {
 // is harmless.
 func (s *Scheduler) Listen() (url string, err error) {
 	if s.listener == nil {
-		if s.listener, err = net.Listen("tcp", s.Config.Listen); err != nil {
+		if s.listener, err = s.TLS.listen(s.Config.Listen); err != nil {
 			return "", fmt.Errorf("listen for HTTP: %w", err)
 		}
 	}
-	return "http://" + s.listener.Addr().String(), nil
+	return s.TLS.scheme() + "://" + s.listener.Addr().String(), nil
 }
 
 // Handler is the HTTP side alone.
@@ -169,6 +174,9 @@ func (s *Scheduler) start(ctx context.Context, failed chan<- error) (ended <-cha
 		"settings": func(ctx context.Context) error { return s.Queue.WatchSettings(ctx, s.settings.apply) },
 		"follow":   func(ctx context.Context) error { return s.Queue.Follow(ctx, s.index.apply, s.index.caughtUp) },
 		"workers":  func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
+	}
+	if s.Gateway {
+		delete(loops, "lead")
 	}
 	done := make(chan struct{}, len(loops))
 	for name, loop := range loops {

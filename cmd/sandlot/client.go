@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,8 +24,9 @@ func (a *app) clientFlags(f *pflag.FlagSet) {
 	f.StringVar(&a.server, "server", "", "URL of the server (default: from DIR/address)")
 	f.StringVar(&a.token, "token", "", "token of the server (default: from DIR/token)")
 	f.StringVar(&a.tenant, "tenant", "", "tenant to speak for, with the operator's token (default: the token's own, or default)")
+	f.StringVar(&a.ca, "ca", "", "certificates (PEM) that sign the server's, instead of the system's")
 	f.StringVar(&a.output, "output", "text", "text or json")
-	withEnv(f, "data-dir", "server", "token", "tenant", "output")
+	withEnv(f, "data-dir", "server", "token", "tenant", "ca", "output")
 }
 
 // target is where the server is and the token it asks for.
@@ -65,8 +68,13 @@ func (a *app) client(patience time.Duration) (*client.Client, error) {
 		return nil, err
 	}
 	config := client.Config{Server: server, Token: token, Tenant: a.tenant, Patience: patience, UserAgent: "sandlot-cli/" + version}
+	next, err := transport(a.ca)
+	if err != nil {
+		return nil, err
+	}
+	config.HTTP = &http.Client{Transport: next}
 	if a.server == "" {
-		config.HTTP = &http.Client{Transport: &addressFollower{file: a.addressFile(), next: transport()}}
+		config.HTTP.Transport = &addressFollower{file: a.addressFile(), next: next}
 	}
 	return client.New(config), nil
 }
@@ -77,11 +85,23 @@ const impatient = -1
 
 func (a *app) addressFile() string { return filepath.Join(a.dataDir, "address") }
 
-func transport() *http.Transport {
+// transport trusts the system's certificates, or those of a file.
+func transport(ca string) (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 64
 	t.DisableCompression = true // would hold streams back
-	return t
+	if ca == "" {
+		return t, nil
+	}
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, problems{fmt.Sprintf("--ca: %v", err)}
+	}
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+	if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(text) {
+		return nil, problems{fmt.Sprintf("--ca %s: there is no certificate in it", ca)}
+	}
+	return t, nil
 }
 
 // addressFollower sends each request to where the server is now: one that

@@ -68,7 +68,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	dataDir, server, token, tenant, output string
+	dataDir, server, token, ca, tenant, output string
 	// dataDirGiven says that dataDir is not the default.
 	dataDirGiven bool
 }
@@ -109,6 +109,7 @@ Without a server: sandlot run --local busybox -- echo hello`,
 		a.upCmd(), a.schedulerCmd(), a.workerCmd(),
 		a.runCmd(), a.submitCmd(), a.batchCmd(), a.jobsCmd(), a.logsCmd(), a.traceCmd(),
 		a.workersCmd(), a.poolsCmd(), a.tenantsCmd(), a.queuesCmd(), a.imageCmd(), a.doctorCmd(), a.versionCmd(),
+		a.natsCmd(),
 	)
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
 // natsConfig is the NATS that a role works on.
@@ -15,6 +17,10 @@ type natsConfig struct {
 	// TokenFile holds the token that the server asks for, Creds is a
 	// credentials file; both are optional.
 	TokenFile, Creds string
+	// NKey is the file of the role's key, see `sandlot nats roles`; CA, Cert
+	// and Key are for tls://. All are optional.
+	NKey          string
+	CA, Cert, Key string
 	// Replicas of each stream; 0 for what the durability needs.
 	Replicas int
 	// Durability is what a loss of power may take; empty for what is
@@ -29,7 +35,11 @@ func (c *natsConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.URL, "nats", c.URL, "URL of the NATS server, several with commas between")
 	f.StringVar(&c.TokenFile, "nats-token-file", c.TokenFile, "file with the token of the NATS server")
 	f.StringVar(&c.Creds, "nats-creds", c.Creds, "credentials file for the NATS server")
-	withEnv(f, "nats", "nats-token-file", "nats-creds")
+	f.StringVar(&c.NKey, "nats-nkey", c.NKey, "file with the key of this role, made by sandlot nats roles")
+	f.StringVar(&c.CA, "nats-ca", c.CA, "certificates (PEM) that sign the NATS server's, instead of the system's")
+	f.StringVar(&c.Cert, "nats-cert", c.Cert, "certificate (PEM) to show to the NATS server")
+	f.StringVar(&c.Key, "nats-key", c.Key, "private key (PEM) of --nats-cert")
+	withEnv(f, "nats", "nats-token-file", "nats-creds", "nats-nkey", "nats-ca", "nats-cert", "nats-key")
 }
 
 // durabilityFlags are for the roles that make the streams.
@@ -45,13 +55,29 @@ func (c *natsConfig) wrong() problems {
 		u, err := url.Parse(one)
 		p.check(err == nil && u.Host != "", "--nats %q: write a URL such as nats://127.0.0.1:4222", one)
 	}
-	for flag, file := range map[string]string{"--nats-token-file": c.TokenFile, "--nats-creds": c.Creds} {
+	p.check((c.Cert == "") == (c.Key == ""), "--nats-cert and --nats-key: give both or none")
+	if c.NKey != "" {
+		_, err := queue.ReadKey(c.NKey)
+		p.check(err == nil, "--nats-nkey: %v", err)
+	}
+	for flag, file := range map[string]string{
+		"--nats-token-file": c.TokenFile, "--nats-creds": c.Creds,
+		"--nats-ca": c.CA, "--nats-cert": c.Cert, "--nats-key": c.Key,
+	} {
 		if file != "" {
 			_, err := os.Stat(file)
 			p.check(err == nil, "%s %s: %v", flag, file, err)
 		}
 	}
 	return p
+}
+
+// queue is how to connect as a role.
+func (c *natsConfig) queue(role queue.Role) queue.Config {
+	return queue.Config{
+		URL: c.url(), CredsFile: c.Creds, KeyFile: c.NKey, Role: role, TLS: queue.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key},
+		Replicas: c.Replicas, Durability: queue.Profile(c.Durability), ChangeDurability: c.Change,
+	}
 }
 
 // url is URL with the token in it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"net"
 	"os"
 	"regexp"
@@ -36,17 +37,29 @@ type schedulerConfig struct {
 	Listen string
 	// Retention is how long results are kept.
 	Retention time.Duration
+	// Gateway has it serve HTTP and leave the release to others; only of
+	// `scheduler`.
+	Gateway bool
+	// TLSCert and TLSKey are the files to serve HTTPS with; empty for HTTP.
+	TLSCert, TLSKey string
 }
 
 func (c *schedulerConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", c.Listen, "address of the HTTP API")
 	f.DurationVar(&c.Retention, "retention", c.Retention, "how long results are kept")
-	withEnv(f, "listen", "retention")
+	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "certificate (PEM) to serve the API by HTTPS; read anew when it changes")
+	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "private key (PEM) of --tls-cert")
+	withEnv(f, "listen", "retention", "tls-cert", "tls-key")
 }
 
 func (c *schedulerConfig) wrong() problems {
 	var p problems
 	p.checkAddress("--listen", c.Listen)
+	p.check((c.TLSCert == "") == (c.TLSKey == ""), "--tls-cert and --tls-key: give both or none")
+	if c.TLSCert != "" && c.TLSKey != "" {
+		_, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		p.check(err == nil, "--tls-cert %s, --tls-key %s: %v", c.TLSCert, c.TLSKey, err)
+	}
 	p.check(c.Retention >= time.Minute, "--retention %s: write at least 1m", c.Retention)
 	return p
 }

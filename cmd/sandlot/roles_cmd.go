@@ -61,6 +61,8 @@ state is in NATS; --data-dir holds only the address and the token for clients.`,
 	f := cmd.Flags()
 	c.Scheduler.flags(f)
 	c.NATS.flags(f)
+	f.BoolVar(&c.Scheduler.Gateway, "gateway", false, "serve the API only; another scheduler makes the streams and releases jobs")
+	withEnv(f, "gateway")
 	f.IntVar(&c.NATS.Replicas, "replicas", c.NATS.Replicas, "copies of each stream in a NATS cluster: 1, 3 or 5 (default: what --durability needs)")
 	c.NATS.durabilityFlags(f, "what a loss of power may take, as the NATS server is set up: fast (2 min), balanced (1 s), strict or cluster (nothing)")
 	withEnv(f, "replicas")

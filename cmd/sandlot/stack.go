@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,6 +38,7 @@ type stack struct {
 	scheduler schedulerConfig
 	worker    workerConfig
 	nats      natsConfig
+	role      queue.Role // empty for all in one
 	log       *slog.Logger
 
 	// What the steps have made.
@@ -79,7 +84,10 @@ func (a *app) startSchedulerRole(ctx context.Context, c schedulerRole) (*stack, 
 		return nil, err
 	}
 	s := newStack(ctx, log, c.DataDir)
-	s.scheduler, s.nats = c.Scheduler, c.NATS
+	s.scheduler, s.nats, s.role = c.Scheduler, c.NATS, queue.RoleScheduler
+	if c.Scheduler.Gateway {
+		s.role = queue.RoleGateway
+	}
 	return s, s.start(
 		step{"data directory", s.openDir},
 		step{"queue", s.openQueue},
@@ -95,7 +103,7 @@ func (a *app) startWorkerRole(ctx context.Context, c workerRole) (*stack, error)
 		return nil, err
 	}
 	s := newStack(ctx, log, c.DataDir)
-	s.worker, s.nats = c.Worker, c.NATS
+	s.worker, s.nats, s.role = c.Worker, c.NATS, queue.RoleWorker
 	return s, s.start(
 		step{"data directory", s.makeDir},
 		step{"queue", s.openQueue},
@@ -155,7 +163,32 @@ func (a *app) interrupted(ctx context.Context) bool {
 
 // client talks to the scheduler of this process.
 func (s *stack) client() *client.Client {
-	return client.New(client.Config{Server: s.url, Token: s.token, UserAgent: "sandlot/" + version})
+	config := client.Config{Server: s.url, Token: s.token, UserAgent: "sandlot/" + version}
+	if s.scheduler.TLSCert != "" {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = ownCertificate(s.scheduler.TLSCert)
+		config.HTTP = &http.Client{Transport: t}
+	}
+	return client.New(config)
+}
+
+// ownCertificate trusts the certificate of this process and no other. Its
+// names do not matter, it is asked at a loopback address.
+func ownCertificate(file string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true,
+		VerifyConnection: func(c tls.ConnectionState) error {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			block, _ := pem.Decode(text)
+			if block == nil || !bytes.Equal(block.Bytes, c.PeerCertificates[0].Raw) {
+				return errors.New("somebody else answers at the address of this process")
+			}
+			return nil
+		},
+	}
 }
 
 func (s *stack) makeDir(context.Context) error {
@@ -204,11 +237,9 @@ func (s *stack) openQueue(ctx context.Context) (err error) {
 		s.log.Warn("the queue does not answer yet, still trying", "nats", s.nats.String())
 	})
 	defer waiting.Stop()
-	s.queue, err = queue.Open(ctx, queue.Config{
-		Server: s.embedded, URL: s.nats.url(), CredsFile: s.nats.Creds, Replicas: s.nats.Replicas,
-		Durability: queue.Profile(s.nats.Durability), ChangeDurability: s.nats.Change,
-		Name: s.name(), Logger: s.log,
-	})
+	config := s.nats.queue(s.role)
+	config.Server, config.Name, config.Logger = s.embedded, s.name(), s.log
+	s.queue, err = queue.Open(ctx, config)
 	if err == nil {
 		s.add("queue", func(context.Context) error { s.queue.Close(); return nil })
 	}
@@ -235,7 +266,8 @@ func (s *stack) startScheduler(ctx context.Context) error {
 	sched, err := scheduler.New(scheduler.Config{
 		Queue: s.queue, Telemetry: tel, Logger: s.log, Version: version,
 		Listen: s.scheduler.Listen, Token: s.token, Retention: s.scheduler.Retention,
-		TempDir: uploads, Drain: 2 * time.Second,
+		TempDir: uploads, Drain: 2 * time.Second, Gateway: s.scheduler.Gateway,
+		TLS: scheduler.TLS{Cert: s.scheduler.TLSCert, Key: s.scheduler.TLSKey},
 	})
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func (q *Queue) install(ctx context.Context) error {
 		once, cancel := context.WithTimeout(ctx, installTimeout)
 		err := q.installOnce(once)
 		cancel()
-		if err == nil || !transient(err) && !isCode(err, codeNoPeers) {
+		if err == nil || !transient(err) && !isCode(err, codeNoPeers) && !errors.Is(err, errNotInstalled) {
 			return err
 		}
 		if why := err.Error(); why != said {
@@ -107,6 +107,9 @@ func (q *Queue) installOnce(ctx context.Context) error {
 	}
 	if err := q.readInstalled(ctx); err != nil {
 		return err
+	}
+	if !q.cfg.Role.installs() {
+		return q.checkInstalled(ctx)
 	}
 	for _, want := range q.streams() {
 		if err := q.ensureStream(ctx, want); err != nil {
@@ -152,6 +155,9 @@ func checkServer(version string) error {
 // readInstalled takes from the installation what stands fixed, if there is one.
 func (q *Queue) readInstalled(ctx context.Context) error {
 	s, err := q.js.Stream(ctx, recordStream(0))
+	if errors.Is(err, jetstream.ErrStreamNotFound) && !q.cfg.Role.installs() {
+		return errNotInstalled
+	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		q.layout = q.wanted().filled()
 		return q.layout.check()
@@ -169,6 +175,23 @@ func (q *Queue) readInstalled(ctx context.Context) error {
 		return err
 	}
 	return q.agree(ctx, have, q.wanted())
+}
+
+// checkInstalled is for roles that make nothing.
+func (q *Queue) checkInstalled(ctx context.Context) error {
+	for _, want := range q.streams() {
+		s, err := q.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return errNotInstalled
+		}
+		if err == nil {
+			err = compare(s.CachedInfo().Config, want)
+		}
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
+		}
+	}
+	return nil
 }
 
 func (q *Queue) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -123,5 +124,28 @@ func TestJobsSurviveAChangeOfDurability(t *testing.T) {
 		}
 		q.Close()
 		server.Close()
+	}
+}
+
+func TestRolesThatInstallNothingWait(t *testing.T) {
+	server := start(t, queue.ServerConfig{})
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := queue.Open(short, queue.Config{Server: server, Name: "early", Role: queue.RoleWorker, Logger: logger(t)})
+	if err == nil || !strings.Contains(err.Error(), "nothing is installed yet") {
+		t.Fatalf("got %v", err)
+	}
+	opened := make(chan error, 1)
+	ctx := within(t)
+	go func() {
+		q, err := queue.Open(ctx, queue.Config{Server: server, Name: "w1", Role: queue.RoleWorker, Logger: logger(t)})
+		if err == nil {
+			q.Close()
+		}
+		opened <- err
+	}()
+	open(t, queue.Config{Server: server, Role: queue.RoleScheduler})
+	if err := <-opened; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -22,6 +22,14 @@ type Config struct {
 	URL string
 	// CredsFile holds the credentials for URL; optional.
 	CredsFile string
+	// KeyFile holds the seed of an nkey for URL; optional.
+	KeyFile string
+	// Role is what this process does, where it has a key of its own. Only
+	// RoleAdmin, RoleScheduler and the empty one make streams; the others
+	// wait until these are there.
+	Role Role
+	// TLS is how a server with tls:// is spoken to; optional.
+	TLS TLS
 	// Name tells this process from others: it names the connection and owns
 	// the release lease. A process that comes back under its old name takes
 	// its lease over at once, so no two that live may share one. Required.
@@ -41,6 +49,25 @@ type Config struct {
 	ChangeDurability bool
 	// Logger gets what happens in the background; required.
 	Logger *slog.Logger
+}
+
+// TLS says which certificates are used. All are PEM files and optional.
+type TLS struct {
+	// CA is trusted to sign the server's, instead of the system's.
+	CA string
+	// Cert and Key are shown to a server that asks for them.
+	Cert, Key string
+}
+
+func (t TLS) options() []nats.Option {
+	var opts []nats.Option
+	if t.CA != "" {
+		opts = append(opts, nats.RootCAs(t.CA))
+	}
+	if t.Cert != "" {
+		opts = append(opts, nats.ClientCert(t.Cert, t.Key))
+	}
+	return opts
 }
 
 // Queue is a connection to the records and the hints of all pools. All methods
@@ -107,6 +134,14 @@ func (q *Queue) connect(ctx context.Context) error {
 	if q.cfg.CredsFile != "" {
 		opts = append(opts, nats.UserCredentials(q.cfg.CredsFile))
 	}
+	if q.cfg.KeyFile != "" {
+		key, err := ReadKey(q.cfg.KeyFile)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, key.options()...)
+	}
+	opts = append(opts, q.cfg.TLS.options()...)
 	for {
 		nc, err := nats.Connect(address, opts...)
 		if err == nil {
