@@ -186,10 +186,10 @@ func (c *cluster) layClients() error {
 		dir := filepath.Join(c.dir, w.name)
 		w.command = func(life int) *exec.Cmd {
 			if c.Real {
-				return c.sandlot("worker", "--data-dir", dir, "--id", w.name, "--nats", w.urls(), "--slots", fmt.Sprint(c.Slots), "--drain", "3s", "--log-level", "debug")
+				return c.sandlot("worker", "--data-dir", dir, "--id", w.name, "--pool", c.poolOf(i), "--nats", w.urls(), "--slots", fmt.Sprint(c.Slots), "--drain", "3s", "--log-level", "debug")
 			}
 			settings, _ := json.Marshal(workerSettings{ // plain fields, always valid
-				ID: w.name, Process: fmt.Sprintf("%s.%d", w.name, life), URL: w.urls(), Dir: dir,
+				ID: w.name, Pool: c.poolOf(i), Process: fmt.Sprintf("%s.%d", w.name, life), URL: w.urls(), Dir: dir,
 				Journal: filepath.Join(c.Out, "executions.jsonl"), Slots: c.Slots, Replicas: c.Nodes, Drain: 3 * time.Second,
 			})
 			cmd := exec.Command(self)
@@ -280,8 +280,25 @@ func (c *cluster) start(ctx context.Context) error {
 	if err := c.install(ctx); err != nil {
 		return err
 	}
-	for _, m := range c.members() {
-		if err := m.start(); err != nil {
+	for _, g := range c.schedulers {
+		if err := g.start(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, g := range c.schedulers {
+		if err := g.ready(ctx, 0); err != nil {
+			return err
+		}
+	}
+	if c.hasSidePool() {
+		if err := c.put(ctx, "/v1/pools/"+sidePool, map[string]any{}); err != nil {
+			return err
+		}
+	}
+	for _, w := range c.workers {
+		if err := w.start(); err != nil {
 			return err
 		}
 	}
@@ -290,12 +307,8 @@ func (c *cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.storeImage(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	return errors.Join(
+		c.storeImage(),
 		c.setTenant(ctx, tenants[1], map[string]any{"weight": 4, "max_running": 10}),
 		c.setTenant(ctx, tenants[2], map[string]any{"weight": 2}),
 	)
@@ -443,8 +456,13 @@ func authorize(req *http.Request, tenant string) {
 // tenants share the cluster; the first is there without being made.
 var tenants = []string{"default", "t1", "t2"}
 
-// setTenant says what a tenant may take, until some scheduler has heard it.
+// setTenant says what a tenant may take.
 func (c *cluster) setTenant(ctx context.Context, id string, settings map[string]any) error {
+	return c.put(ctx, "/v1/tenants/"+id, settings)
+}
+
+// put sets something, until some scheduler has heard it.
+func (c *cluster) put(ctx context.Context, path string, settings map[string]any) error {
 	body, err := json.Marshal(settings)
 	if err != nil {
 		return err
@@ -453,8 +471,21 @@ func (c *cluster) setTenant(ctx context.Context, id string, settings map[string]
 	return again(ctx, func() error {
 		n++
 		var out json.RawMessage
-		return c.schedulers[n%len(c.schedulers)].call(ctx, http.MethodPut, "", "/v1/tenants/"+id, body, &out)
+		return c.schedulers[n%len(c.schedulers)].call(ctx, http.MethodPut, "", path, body, &out)
 	})
+}
+
+// sidePool is a second pool, which the last worker is in if there are enough.
+const sidePool = "side"
+
+func (c *cluster) hasSidePool() bool { return c.Workers >= 4 }
+
+// poolOf is the pool of a worker.
+func (c *cluster) poolOf(worker int) string {
+	if c.hasSidePool() && worker == c.Workers-1 {
+		return sidePool
+	}
+	return "main"
 }
 
 type statusError struct {

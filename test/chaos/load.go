@@ -75,6 +75,7 @@ type program struct {
 	// budget after how long it may expire.
 	later, budget time.Duration
 	more          map[string]any
+	pool          string // main if empty
 }
 
 var programs = []program{
@@ -97,7 +98,15 @@ var programs = []program{
 }
 
 // draw takes a program by how often it should come.
-func draw(r *rand.Rand, real bool) program {
+func (l *load) draw(r *rand.Rand) program {
+	p := drawProgram(r, l.c.Real)
+	if l.c.hasSidePool() && r.IntN(8) == 0 {
+		p.pool = sidePool
+	}
+	return p
+}
+
+func drawProgram(r *rand.Rand, real bool) program {
 	for {
 		n := r.IntN(100)
 		for _, p := range programs {
@@ -136,6 +145,9 @@ func (p program) body(a check.Ask) []byte {
 	}
 	if !a.NotBefore.IsZero() {
 		body["not_before"] = a.NotBefore
+	}
+	if p.pool != "" {
+		body["pool"] = p.pool
 	}
 	switch {
 	case a.Kind == check.AskLine:
@@ -235,7 +247,7 @@ func (l *load) do(a check.Ask, to *gateway, method, path string, body []byte) ch
 // submitter submits one job: mostly with a key, and then again until it is
 // answered, sometimes once more, sometimes with another body.
 func (l *load) submitter(ctx context.Context, r *rand.Rand) {
-	p := draw(r, l.c.Real)
+	p := l.draw(r)
 	a := p.ask(check.AskSubmit, anyTenant(r), "a"+strconv.FormatInt(l.n.Add(1), 10))
 	keyed := r.IntN(10) < 7
 	if keyed {
@@ -380,7 +392,7 @@ func (l *load) batcher(ctx context.Context, r *rand.Rand) {
 	var lines []check.Ask
 	bodies := map[string][]byte{}
 	for i := range 10 + r.IntN(l.most()/5) {
-		p := draw(r, l.c.Real)
+		p := l.draw(r)
 		key := "k" + strconv.Itoa(i)
 		a := p.ask(check.AskLine, tenant, batch+"/"+key)
 		a.Batch, a.Key = batch, key

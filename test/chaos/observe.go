@@ -62,7 +62,7 @@ func newObserver(c *cluster) (*observer, error) {
 			return nil, err
 		}
 		o.conns = append(o.conns, nc)
-		for subject, hear := range map[string]nats.MsgHandler{tapped + "r.>": o.hear, "evt.lease.>": o.hearLease} {
+		for subject, hear := range map[string]nats.MsgHandler{tapped + "r.>": o.hear, "evt.lease.main": o.hearLease} {
 			sub, err := nc.Subscribe(subject, hear)
 			if err == nil {
 				err = sub.SetPendingLimits(-1, -1)

@@ -29,9 +29,9 @@ const workerRole = "SANDLOT_CHAOS_WORKER"
 
 // workerSettings is how a worker with scripted sandboxes is set up.
 type workerSettings struct {
-	ID, Process, URL, Dir, Journal string
-	Slots, Replicas                int
-	Drain                          time.Duration
+	ID, Pool, Process, URL, Dir, Journal string
+	Slots, Replicas                      int
+	Drain                                time.Duration
 }
 
 // asWorker runs the worker if this process is to be one.
@@ -71,7 +71,7 @@ func runWorker(ctx context.Context, text string) error {
 		return err
 	}
 	w, err := worker.New(worker.Config{
-		ID: s.ID, Slots: s.Slots, Dir: s.Dir, Drain: s.Drain, Memory: 64 * job.GiB, Allowance: job.MiB,
+		ID: s.ID, Pool: s.Pool, Slots: s.Slots, Dir: s.Dir, Drain: s.Drain, Memory: 64 * job.GiB, Allowance: job.MiB,
 		Runtime: &witness{Runtime: new(scripted.Runtime), journal: &journal{file: file}, worker: s.ID, process: s.Process},
 		Queue:   q, Logger: log, Telemetry: tel,
 	})
