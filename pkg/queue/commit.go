@@ -86,7 +86,11 @@ func (q *Queue) Retry(ctx context.Context, c *Claim, how job.Attempt, notBefore 
 	defer cancel()
 	c.reg.release(s.ID, s.Attempt)
 	if wait := notBefore.Sub(now); wait <= shortWait {
-		return q.giveBack(c.ack, wait)
+		if err := q.giveBackSurely(ctx, c.ack, wait); err != nil {
+			// It comes again by itself, later.
+			q.log.Warn("retry", "job", s.ID, "error", err)
+		}
+		return nil
 	}
 	if err := q.setTimer(ctx, s.summary()); err != nil {
 		// The hint comes again by itself and sets the timer then.

@@ -27,6 +27,22 @@ func stageFar(t *testing.T) farScene {
 	return farScene{scene{t, far, lead(t, near), register(t, far, "w1")}, near, p, p.target}
 }
 
+// TestHintGivenBackIsGivenBackAgainIfThatWasLost would wait for ackWait, which
+// is longer than the test may take, if the hint were given back only once.
+func TestHintGivenBackIsGivenBackAgainIfThatWasLost(t *testing.T) {
+	s := stageFar(t)
+	accept(t, s.near, spec("one"))
+	releaseAll(t, s.near, s.lease)
+	c := claim(t, s.q, s.worker)
+	s.proxy.loseOnce("-NAK")
+	if err := s.q.Retry(within(t), c, job.Attempt{Outcome: job.Drained}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := take(t, s.q, s.worker); d.Record.State != job.Retrying || !s.proxy.lost() {
+		t.Fatalf("took %s, lost %v", d.Record.State, s.proxy.lost())
+	}
+}
+
 func TestCommitWhoseAnswerGotLostCounts(t *testing.T) {
 	s := stageFar(t)
 	accept(t, s.near, spec("one"))

@@ -18,6 +18,7 @@ type proxy struct {
 	mu     sync.Mutex
 	target string
 	deaf   bool
+	lose   string        // what is said with this in it gets lost, once
 	asked  chan struct{} // closed at the first question about a stream
 	conns  []net.Conn
 }
@@ -79,6 +80,15 @@ type saying struct {
 }
 
 func (s saying) Write(b []byte) (int, error) {
+	s.p.mu.Lock()
+	lost := s.p.lose != "" && bytes.Contains(b, []byte(s.p.lose))
+	if lost {
+		s.p.lose = ""
+	}
+	s.p.mu.Unlock()
+	if lost {
+		return len(b), nil
+	}
 	if bytes.Contains(b, []byte("$JS.API.STREAM.")) {
 		s.p.mu.Lock()
 		select {
@@ -105,6 +115,20 @@ func (h hearing) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	return h.Writer.Write(b)
+}
+
+// loseOnce has the next thing that is said with the text in it get lost.
+func (p *proxy) loseOnce(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lose = text
+}
+
+// lost reports whether it has been.
+func (p *proxy) lost() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lose == ""
 }
 
 // goDeaf drops all answers from now on.

@@ -194,7 +194,29 @@ func (q *Queue) Skip(_ context.Context, d Delivery) error {
 // always named, however short: the server stores it, and forgets a hint that
 // was given back without one when it restarts, until its ackWait is over.
 func (q *Queue) giveBack(ack string, after time.Duration) error {
-	return q.nc.Publish(ack, []byte(`-NAK {"delay": `+strconv.FormatInt(int64(max(after, 1)), 10)+`}`))
+	return q.nc.Publish(ack, nak(after))
+}
+
+func nak(after time.Duration) []byte {
+	return []byte(`-NAK {"delay": ` + strconv.FormatInt(int64(max(after, 1)), 10) + `}`)
+}
+
+// giveBackSurely is giveBack until the server has said that it heard it, or
+// ctx ends. One that is only published is lost while the consumer's leader
+// moves, and then the hint comes again only when its ackWait is over. Said
+// twice it is another hint at worst.
+func (q *Queue) giveBackSurely(ctx context.Context, ack string, after time.Duration) error {
+	for {
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := q.nc.RequestWithContext(once, ack, nak(after))
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("give back: %w", err)
+		}
+	}
 }
 
 // ackSoon ends the hint of a job that is final, without waiting for the server
