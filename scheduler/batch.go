@@ -64,6 +64,7 @@ func (s *Scheduler) handleBatchSubmit(w http.ResponseWriter, r *http.Request) er
 		lines, next, err := s.window(withDigests(ctx), in, id, number)
 		if len(lines) > 0 {
 			s.acceptLines(ctx, lines)
+			s.countRefused(ctx, lines)
 			if err := writeLines(w, control, lines); err != nil {
 				return err
 			}
@@ -238,6 +239,14 @@ func (s *Scheduler) pause(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-s.stopping:
+	}
+}
+
+func (s *Scheduler) countRefused(ctx context.Context, lines []line) {
+	for _, l := range lines {
+		if l.answer.Error != nil {
+			s.metrics.refuse(ctx, l.answer.Error)
+		}
 	}
 }
 

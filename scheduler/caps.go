@@ -99,7 +99,7 @@ func overCap(name scoped, n, most int) *api.Problem {
 	if name.name != "" {
 		what, set = fmt.Sprintf("queue %q of tenant %q", name.name, name.tenant), "queues set "+name.name
 	}
-	p := busy(http.StatusTooManyRequests, api.TypeFull, overCapAgain, "%d jobs of %s wait, its cap is %d; submit again when some have started, or raise it with `sandlot %s --max-queued N`", n, what, most, set)
+	p := busy(http.StatusTooManyRequests, api.TypeFull, overCapAgain, "%s is at its cap of waiting jobs: %d of %d; submit again when some have started, or raise it with `sandlot %s --max-queued N`", what, n, most, set)
 	p.Errors = []api.FieldError{{Location: "max_queued", Message: fmt.Sprintf("is %d for %s", most, what), Value: n}}
 	return p
 }

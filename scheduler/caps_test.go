@@ -23,7 +23,7 @@ func TestSubmitsOverACapAreRefusedWithTheNumbers(t *testing.T) {
 	narrow.IdempotencyKey = "twice"
 	_, err = acme.Submit(w.ctx, narrow, 0)
 	p := problem(t, err)
-	if p.Status != http.StatusTooManyRequests || p.RetryAfter == 0 || !strings.Contains(p.Detail, `1 jobs of queue "narrow" of tenant "acme" wait, its cap is 1`) || p.Errors[0].Location != "max_queued" {
+	if p.Status != http.StatusTooManyRequests || p.RetryAfter == 0 || !strings.Contains(p.Detail, `queue "narrow" of tenant "acme" is at its cap of waiting jobs: 1 of 1`) || p.Errors[0].Location != "max_queued" {
 		t.Errorf("%+v", p)
 	}
 	narrow.IdempotencyKey = "once"
@@ -35,7 +35,7 @@ func TestSubmitsOverACapAreRefusedWithTheNumbers(t *testing.T) {
 		must(t, err)
 	}
 	_, err = acme.Submit(w.ctx, echo("x"), 0)
-	if p := problem(t, err); p.Status != http.StatusTooManyRequests || !strings.Contains(p.Detail, `3 jobs of tenant "acme" wait, its cap is 3`) {
+	if p := problem(t, err); p.Status != http.StatusTooManyRequests || !strings.Contains(p.Detail, `tenant "acme" is at its cap of waiting jobs: 3 of 3`) {
 		t.Errorf("%+v", p)
 	}
 	if _, err := w.client.Submit(w.ctx, echo("x"), 0); err != nil {
@@ -64,7 +64,7 @@ func TestLinesOverACapAreRefusedAndOthersGoOn(t *testing.T) {
 			name := []string{"narrow", "wide"}[i%2]
 			if strings.Contains(line, `"rejected"`) {
 				refused[name]++
-				if !strings.Contains(line, `"status":429`) || !strings.Contains(line, "its cap is 250") {
+				if !strings.Contains(line, `"status":429`) || !strings.Contains(line, "250 of 250") {
 					t.Fatal(line)
 				}
 			} else {

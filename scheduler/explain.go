@@ -70,12 +70,9 @@ func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
 		}
 		return append(told, fmt.Sprintf("Attempt %d is due in %s, at %s; attempts are spaced out after a failure.", rec.Attempt+1, wait, at))
 	}
+	told = append(told, s.explainShare(rec)...)
 	if s.isReady() {
-		if n := s.index.ahead(rec.Priority, rec.AcceptedAt, rec.ID, now); n > 0 {
-			told = append(told, fmt.Sprintf("It has waited for %s, with %s of the same or a better priority before it.", ago(now, rec.AcceptedAt), jobs(n)))
-		} else {
-			told = append(told, fmt.Sprintf("It has waited for %s and is the next of its priority.", ago(now, rec.AcceptedAt)))
-		}
+		told = append(told, s.explainTurn(rec, now))
 	}
 	return append(told, s.explainWorkers(rec.Pool, rec.Class))
 }

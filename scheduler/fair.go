@@ -158,7 +158,7 @@ func (f *fair) seat(t table, bands *[10][]*party, h *held) {
 		if newTenant || lane.Queue != t.lanes[i-1].Queue {
 			of = f.allow(t, sit.shareOfQueue, lane.Tenant, lane.Queue, h)
 		}
-		top := f.join(&bands[f.band(lane, t.now)], sit.tenant, tenant)
+		top := f.join(&bands[bandOf(lane.Priority, t.now.Sub(lane.since), f.aging)], sit.tenant, tenant)
 		mid := f.join(&top.below, sit.queue, of)
 		leaf := f.join(&mid.below, sit.lane, nil)
 		leaf.lane, leaf.most = i, int(min(lane.Backlog, math.MaxInt32))
@@ -205,9 +205,9 @@ func (f *fair) owed(name account) *deficit {
 	return d
 }
 
-// band is where a lane stands: its priority, less what its head has waited.
-func (f *fair) band(w waiting, now time.Time) int {
-	return max(0, w.Priority-int(max(0, now.Sub(w.since))/f.aging))
+// bandOf is where a lane stands: its priority, less what its head has waited.
+func bandOf(priority int, waited, aging time.Duration) int {
+	return max(0, priority-int(max(0, waited)/aging))
 }
 
 // join is the last of the parties, if it is the one that is meant, else one

@@ -241,8 +241,8 @@ func (s *Scheduler) writeError(w *response, r *http.Request, err error) {
 	if w.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
-	if r.Method == http.MethodPost && r.PathValue("id") == "" {
-		s.metrics.refused.WithLabelValues(strconv.Itoa(p.Status)).Inc()
+	if r.Pattern == "POST /v1/jobs" {
+		s.metrics.refuse(r.Context(), p)
 	}
 	for k, v := range p.GetHeaders() {
 		w.Header()[k] = v

@@ -214,15 +214,11 @@ func (p *ledPools) all() []string {
 	return names
 }
 
-// names are those of all pools that there are.
-func (p *ledPools) names() []string {
+// list are all pools that there are, led here or not.
+func (p *ledPools) list() []job.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var names []string
-	for _, one := range p.known {
-		names = append(names, one.Name)
-	}
-	return names
+	return slices.Clone(p.known)
 }
 
 // look is what a pool is made of at the moment, and what tells of a change.

@@ -187,14 +187,14 @@ func (x *index) results(tenant, id string, from, n int) (jobs []ended, next int,
 	return jobs, next, next == len(b.done) && b.final() == b.jobs, b.changed
 }
 
-// ahead counts the jobs that wait for their turn and come before this one: of
-// a better priority, or of the same and older.
-func (x *index) ahead(priority int, at time.Time, id string, now time.Time) int {
+// ahead counts the jobs of a tenant that wait for their turn and come before
+// this one: of a better priority, or of the same and older.
+func (x *index) ahead(tenant string, priority int, at time.Time, id string, now time.Time) int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	n := 0
 	for _, e := range x.order {
-		if e.gone || e.state != job.Queued && e.state != job.Retrying || e.id == id || e.notBefore.After(now) {
+		if e.gone || e.tenant != tenant || e.state != job.Queued && e.state != job.Retrying || e.id == id || e.notBefore.After(now) {
 			continue
 		}
 		if e.priority < priority || e.priority == priority && e.accepted.Before(at) {
@@ -214,4 +214,17 @@ func (x *index) unfinishedIn(pool, class string) (n int) {
 		}
 	}
 	return n
+}
+
+// waitingTenants are those of whom jobs wait.
+func (x *index) waitingTenants() []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var ids []string
+	for id, t := range x.tenants {
+		if t.states[job.Queued]+t.states[job.Retrying] > 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }

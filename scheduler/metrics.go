@@ -1,14 +1,18 @@
 package scheduler
 
 import (
+	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 )
 
@@ -25,7 +29,7 @@ func newMetrics(s *Scheduler) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"tenant", "queue"}),
-		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused."}, []string{"code"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused, lines of batches among them; reason is the last word of the problem's type."}, []string{"tenant", "code", "reason"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: telemetry.MetricHTTPSeconds, Help: "Time from request to answer, waits included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
@@ -54,18 +58,19 @@ var (
 	descWorkers = prometheus.NewDesc(telemetry.MetricWorkers, "Registered workers.", []string{"pool", "state"}, nil)
 	descSlots   = prometheus.NewDesc(telemetry.MetricSlots, "Slots of a worker.", []string{"pool", "worker"}, nil)
 	descLead    = map[string]*prometheus.Desc{
-		telemetry.MetricReleased:       prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", nil, nil),
 		telemetry.MetricLost:           prometheus.NewDesc(telemetry.MetricLost, "Workers found lost by this scheduler.", nil, nil),
 		telemetry.MetricRetried:        prometheus.NewDesc(telemetry.MetricRetried, "Attempts of lost workers given to others.", nil, nil),
 		telemetry.MetricReconcileFinds: prometheus.NewDesc(telemetry.MetricReconcileFinds, "Hints that were missing and given again.", nil, nil),
 		telemetry.MetricLogsDropped:    prometheus.NewDesc(telemetry.MetricLogsDropped, "Chunks of logs that this process dropped.", nil, nil),
 	}
-	descBusy = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
+	descReleased = prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", []string{"tenant"}, nil)
+	descDemand   = prometheus.NewDesc(telemetry.MetricDemand, "Jobs that ask for a slot of the class: those that wait for their turn, are released, or run.", []string{"pool", "class"}, nil)
+	descBusy     = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (v view) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy} {
+	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy, descReleased, descDemand} {
 		out <- d
 	}
 	for _, d := range descLead {
@@ -92,11 +97,16 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 
 	lead := &v.s.lead.Counters
 	for name, n := range map[string]int64{
-		telemetry.MetricReleased: lead.Released.Load(), telemetry.MetricLost: lead.Lost.Load(), telemetry.MetricRetried: lead.Abandoned.Load(),
+		telemetry.MetricLost: lead.Lost.Load(), telemetry.MetricRetried: lead.Abandoned.Load(),
 		telemetry.MetricReconcileFinds: lead.Restored.Load(), telemetry.MetricLogsDropped: v.s.Queue.DroppedLogs(),
 	} {
 		out <- prometheus.MustNewConstMetric(descLead[name], prometheus.CounterValue, float64(n))
 	}
+
+	for tenant, n := range lead.ReleasedByTenant() {
+		out <- prometheus.MustNewConstMetric(descReleased, prometheus.CounterValue, float64(n), tenant)
+	}
+	v.collectDemand(out)
 
 	kinds := map[[2]string]int{}
 	for _, w := range v.s.workers.all() {
@@ -108,4 +118,61 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 	for k, n := range kinds {
 		out <- prometheus.MustNewConstMetric(descWorkers, prometheus.GaugeValue, float64(n), k[0], k[1])
 	}
+}
+
+// collectDemand counts what asks for a slot in the streams themselves, so
+// that every scheduler tells the same whichever leads. When they cannot be
+// asked it tells nothing: a demand of zero would take workers away.
+func (v view) collectDemand(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), demandTime)
+	defer cancel()
+	demand, err := v.s.lead.demand(ctx)
+	if err != nil {
+		v.s.log.Warn("count demand", "error", err)
+		return
+	}
+	for name, n := range demand {
+		out <- prometheus.MustNewConstMetric(descDemand, prometheus.GaugeValue, float64(n), name.pool, name.class)
+	}
+}
+
+// demandTime is how long the streams may take to answer one who collects.
+const demandTime = 3 * time.Second
+
+type poolClass struct{ pool, class string }
+
+// demand counts the jobs of each class of each pool that wait for their turn,
+// are released, or run.
+func (l *Lead) demand(ctx context.Context) (map[poolClass]uint64, error) {
+	lanes, err := l.Queue.Lanes(ctx, queue.EveryPool, queue.EveryClass)
+	if err != nil {
+		return nil, err
+	}
+	demand := map[poolClass]uint64{}
+	for _, one := range lanes {
+		demand[poolClass{one.Pool, one.Class}] += one.Backlog
+	}
+	for _, pool := range l.led.list() {
+		for _, c := range pool.Classes {
+			demand[poolClass{pool.Name, c.Name}] += 0 // told even if there is none
+		}
+		released, err := l.Queue.Out(ctx, pool.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range released {
+			demand[poolClass{pool.Name, o.Class}] += o.Hints
+		}
+	}
+	return demand, nil
+}
+
+// refuse counts a submit that came to nothing.
+func (m *metrics) refuse(ctx context.Context, p *api.Problem) {
+	tenant := ""
+	if who, ok := ctx.Value(callerKey{}).(caller); ok {
+		tenant = who.tenant
+	}
+	reason := p.Type[strings.LastIndex(p.Type, ":")+1:]
+	m.refused.WithLabelValues(tenant, strconv.Itoa(p.Status), reason).Inc()
 }

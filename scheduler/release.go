@@ -174,8 +174,8 @@ func (h held) wait(now time.Time, capped time.Duration) time.Duration {
 // out counts what tenants and queues have in READY, of all pools.
 func (r *releaser) out(ctx context.Context) (map[scoped]int, error) {
 	out := map[scoped]int{}
-	for _, pool := range r.led.names() {
-		list, err := r.Queue.Out(ctx, pool)
+	for _, pool := range r.led.list() {
+		list, err := r.Queue.Out(ctx, pool.Name)
 		if err != nil {
 			return nil, err
 		}

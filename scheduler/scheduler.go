@@ -95,7 +95,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		Config: cfg, log: cfg.Logger, catalogue: image.Builtin(),
 		index: newIndex(cfg.Listed, uuid.NewString()[:8]), workers: newWorkers(), settings: newSettings(),
-		buffers: semaphore.NewWeighted(cfg.Buffer), lead: &Lead{Queue: cfg.Queue, Logger: cfg.Logger},
+		buffers: semaphore.NewWeighted(cfg.Buffer), lead: &Lead{Queue: cfg.Queue, Logger: cfg.Logger, Aging: defaultAging},
 		stopping: make(chan struct{}),
 	}
 	s.lead.settings = s.settings

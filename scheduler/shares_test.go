@@ -12,6 +12,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/telemetry"
 )
 
 // fullShares asks for the numbers that are promised, which take minutes; the
@@ -271,5 +272,80 @@ func TestRateBoundsHowManyStart(t *testing.T) {
 	// Five at once, perhaps before the worker came, then one each 50 ms.
 	if took := time.Since(began); took < 700*time.Millisecond {
 		t.Errorf("25 jobs took %v at 20 a second with a burst of 5", took)
+	}
+}
+
+func TestExplainSaysWhatInTheSharesKeepsAJobWaiting(t *testing.T) {
+	w := newWorld(t, nil)
+	acme := w.tenant("acme", job.Share{Weight: 3, MaxRunning: 1})
+	other := w.tenant("other", job.Share{Weight: 1})
+	release := make(chan struct{})
+	w.work(1, func(job.Record) (job.State, *job.Result) { <-release; return job.Succeeded, nil })
+	defer close(release)
+	for _, c := range []*client.Client{acme, acme, other} {
+		_, err := c.Submit(w.ctx, echo("x"), 0)
+		must(t, err)
+	}
+	held := echo("x")
+	held.Queue = "night"
+	_, err := acme.SetQueue(w.ctx, "night", api.QueueSettings{Share: job.Share{Paused: true, Rate: job.Rate{PerSecond: 5}}})
+	must(t, err)
+	j, err := acme.Submit(w.ctx, held, 0)
+	must(t, err)
+	want := []string{
+		`It waits because tenant "acme" is at its cap of running jobs, 1 of 1`,
+		`It waits because queue "night" is paused; ` + "`sandlot queues set night --paused=false`",
+		`At most 5 jobs of queue "night" start in a second, and 5 at once.`,
+		`with one job of its tenant of the same or a better priority before it; other tenants with waiting jobs: 1, and its own has 3 of 4 parts, 75 %.`,
+	}
+	var told string
+	eventually(t, w, "the first job runs", func() bool {
+		e, err := acme.Explain(w.ctx, j.ID)
+		must(t, err)
+		told = strings.Join(e.Sentences, "\n")
+		return strings.Contains(told, want[0])
+	})
+	for _, text := range want {
+		if !strings.Contains(told, text) {
+			t.Errorf("lacks %q:\n%s", text, told)
+		}
+	}
+}
+
+func TestMetricsTellTheDemandOfAPoolAndWhatEachTenantGets(t *testing.T) {
+	w := newWorld(t, nil)
+	w.tenant("acme", job.Share{MaxQueued: 20})
+	for range 21 {
+		_, err := w.as(token, "acme").Submit(w.ctx, echo("x"), 0)
+		if err != nil && problem(t, err).Status != 429 {
+			t.Fatal(err)
+		}
+	}
+	metrics := func() string { _, _, body := w.ask("GET", "/metrics", "", ""); return string(body) }
+	eventually(t, w, "the first are released", func() bool { return strings.Contains(metrics(), `sandlot_jobs_released_total{tenant="acme"}`) })
+	// Some are released, some not; one that is being moved counts twice for a moment.
+	eventually(t, w, "the demand is all of them", func() bool { return strings.Contains(metrics(), `sandlot_pool_demand{class="s",pool="main"} 20`) })
+	told := metrics()
+	for _, want := range []string{
+		`sandlot_jobs_refused_total{code="429",reason="full",tenant="acme"} 1`,
+		`sandlot_queue_backlog{queue="default",state="queued",tenant="acme"} 20`,
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("lacks %s", want)
+		}
+	}
+	f := &finished{byTenant: map[string]int{}}
+	w.work(4, f.fiveMilliseconds)
+	eventually(t, w, "there is no demand left", func() bool {
+		told := metrics()
+		return strings.Contains(told, `sandlot_pool_demand{class="s",pool="main"} 0`) && strings.Contains(told, `sandlot_jobs_released_total{tenant="acme"} 20`)
+	})
+}
+
+func TestKEDAExampleAsksForWhatThereIs(t *testing.T) {
+	example, err := os.ReadFile("../deploy/kubernetes/keda.yaml")
+	must(t, err)
+	if query := "max(" + telemetry.MetricDemand + `{pool="main",class="s"})`; !strings.Contains(string(example), query) {
+		t.Errorf("lacks %s", query)
 	}
 }

@@ -56,11 +56,12 @@ const (
 // Names of metrics.
 const (
 	MetricAccepted       = "sandlot_jobs_accepted_total"      // by tenant, queue
-	MetricRefused        = "sandlot_jobs_refused_total"       // by code
-	MetricReleased       = "sandlot_jobs_released_total"      // by pool
+	MetricRefused        = "sandlot_jobs_refused_total"       // by tenant, code, reason
+	MetricReleased       = "sandlot_jobs_released_total"      // by tenant
 	MetricFinal          = "sandlot_jobs_final_total"         // by state, blame, reason
 	MetricRetried        = "sandlot_jobs_retried_total"       // by outcome
-	MetricBacklog        = "sandlot_queue_backlog"            // by pool, queue, priority
+	MetricBacklog        = "sandlot_queue_backlog"            // by tenant, queue, state
+	MetricDemand         = "sandlot_pool_demand"              // by pool, class
 	MetricReady          = "sandlot_queue_ready"              // by pool
 	MetricRecords        = "sandlot_records"                  // records stored
 	MetricWorkers        = "sandlot_workers"                  // by pool
