@@ -198,3 +198,15 @@ func CheckServer(version string) (again bool, err error) {
 	err = checkServer(version)
 	return err != nil && transient(err), err
 }
+
+// Depose has another scheduler take the lease although l has not run out.
+func Depose(q *Queue, ctx context.Context, l *Lease) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	other := &Lease{q: q, pool: l.pool, nonce: "of another", cut: map[string]uint64{}}
+	ok, err := other.write(ctx, l.seq)
+	if err == nil && !ok {
+		err = errMoved
+	}
+	return err
+}

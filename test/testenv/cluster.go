@@ -44,6 +44,8 @@ const token = "token-of-a-test"
 type Config struct {
 	// Worker changes the settings of each worker before it is made. Optional.
 	Worker func(*worker.Config)
+	// Listen lets workers of other processes join, at Cluster.NATS. Optional.
+	Listen bool
 	// Workers is how many there are at first; 1 by default, -1 for none.
 	Workers int
 }
@@ -53,6 +55,7 @@ type Cluster struct {
 	Dir     string
 	Server  *queue.Server
 	Queue   *queue.Queue // a connection of the test's own
+	NATS    string       // where other processes join; empty if they cannot
 	URL     string
 	Token   string
 	Client  *client.Client
@@ -66,14 +69,18 @@ type Cluster struct {
 func New(t testing.TB, config Config) *Cluster {
 	t.Helper()
 	c := &Cluster{Dir: t.TempDir(), Token: token, Runtime: new(scripted.Runtime), config: config}
-	server, err := queue.StartServer(queue.ServerConfig{
-		Dir: filepath.Join(c.Dir, "nats"), Profile: queue.Fast, Logger: Logger(t, "nats"),
-	})
-	if err != nil {
+	server := queue.ServerConfig{Dir: filepath.Join(c.Dir, "nats"), Profile: queue.Fast, Logger: Logger(t, "nats")}
+	if config.Listen {
+		server.Listen, server.Token = "127.0.0.1:0", token
+	}
+	var err error
+	if c.Server, err = queue.StartServer(server); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(server.Close)
-	c.Server = server
+	t.Cleanup(c.Server.Close)
+	if config.Listen {
+		c.NATS = strings.Replace(c.Server.URL(), "nats://", "nats://"+token+"@", 1)
+	}
 	c.Queue = c.Connect(t, "test")
 	image := queue.Image{Name: Image, Digest: ScriptedImage.Digest, Source: "test", CreatedAt: time.Now().UTC()}
 	if err := c.Queue.SetImage(t.Context(), image); err != nil {
