@@ -32,6 +32,7 @@ type attempt struct {
 	id        string      // names the sandbox and the directory of its output
 	earlier   []job.Span  // what is known of the job from before
 	recording *telemetry.Recording
+	prepared  func() // called when there is a sandbox
 	log       *slog.Logger
 
 	output    *output
@@ -106,6 +107,9 @@ func (a *attempt) prepare(ctx context.Context) (Sandbox, error) {
 		a.worker.health.note(a.record.ID, err, time.Now())
 	}
 	a.record.Timings.Prepare = span.End(err).End
+	if err == nil {
+		a.prepared()
+	}
 	return box, err
 }
 

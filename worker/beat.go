@@ -65,7 +65,7 @@ func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
 		Versions: map[string]string{
 			"runsc": w.Versions.Runsc, "containerd": w.Versions.Containerd, "sandlot": w.Versions.Sandlot,
 		},
-		Images: w.Images, Unfit: w.Unfit, Started: w.started, Room: int64(w.Memory), Allowance: int64(w.Allowance),
+		Images: w.images.list(), Unfit: w.Unfit, Started: w.started, Room: int64(w.Memory), Allowance: int64(w.Allowance),
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		r, err := w.Queue.Register(ctx, me)

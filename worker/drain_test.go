@@ -151,3 +151,24 @@ func TestWorkerThatMakesNoSandboxesTakesNoJobs(t *testing.T) {
 		return w != nil && w.State == api.WorkerReady
 	})
 }
+
+func TestRegistryTellsOfWarmImagesAndOfMemoryThatIsTaken(t *testing.T) {
+	c := testenv.New(t, testenv.Config{Worker: func(w *worker.Config) { w.Memory, w.Allowance = 4*job.GiB, 64*job.MiB }})
+	if w := listed(t, c, "w1"); w != nil && (len(w.Images) != 0 || w.MemoryTaken != 0) {
+		t.Errorf("at first %+v", w)
+	}
+	j := c.Submit(t, testenv.Sh("sleep 20"))
+	running(t, c, j.ID)
+	testenv.Eventually(t, 20*time.Second, "the key tells of it", func() bool {
+		w := listed(t, c, "w1")
+		return w != nil && w.MemoryTaken == 512*job.MiB+64*job.MiB && w.Memory == 4*job.GiB &&
+			len(w.Images) == 1 && w.Images[0] == testenv.ScriptedImage.Digest
+	})
+	if _, err := c.Client.Cancel(t.Context(), j.ID); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 20*time.Second, "it is free again", func() bool {
+		w := listed(t, c, "w1")
+		return w != nil && w.MemoryTaken == 0
+	})
+}

@@ -70,6 +70,7 @@ func (w *Worker) one(until *slotContexts, place *queue.Registration, delivery qu
 		return
 	}
 	a := w.newAttempt(claim, spec, recording, log)
+	a.prepared = func() { w.warmed(place, claim.Record.Image.Digest) }
 	stoppable, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(until.running, func() { stop(context.Cause(until.running)) })()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ type Config struct {
 	// Unfit says which limits this host cannot enforce. A worker with such
 	// reasons shows itself and takes no jobs.
 	Unfit []string
-	// Images are the digests at hand, for others to see. Optional.
+	// Images are the digests at hand at first, for others to see. Optional.
 	Images []string
 	// Versions are told with each result. Optional.
 	Versions job.Runtime
@@ -66,6 +67,7 @@ type Worker struct {
 	memory  *semaphore.Weighted
 	held    held
 	health  *health
+	images  *warm
 	started time.Time
 }
 
@@ -108,7 +110,7 @@ func New(c Config) (*Worker, error) {
 	}
 	return &Worker{
 		Config: c, log: c.Logger.With("worker", c.ID),
-		memory: semaphore.NewWeighted(int64(c.Memory)), health: newHealth(), started: time.Now().UTC(),
+		memory: semaphore.NewWeighted(int64(c.Memory)), health: newHealth(), images: &warm{digests: slices.Clone(c.Images)}, started: time.Now().UTC(),
 	}, nil
 }
 
