@@ -47,6 +47,11 @@ func (s *Scheduler) handlePool(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, v)
 }
 
+// ofGateway refuses what takes a scheduler: streams come and go with pools.
+func ofGateway() error {
+	return api.NewProblem(http.StatusServiceUnavailable, api.TypeUnavailable, "this server is a gateway, which makes and removes no pools; ask a scheduler that releases jobs")
+}
+
 func (s *Scheduler) unknownPool(ctx context.Context, name string) error {
 	pools, err := s.pools(ctx)
 	if err != nil {
@@ -82,6 +87,9 @@ func (s *Scheduler) viewPool(ctx context.Context, p job.Pool) (api.Pool, error) 
 
 func (s *Scheduler) handlePutPool(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("pool")
+	if s.Gateway {
+		return ofGateway()
+	}
 	if why := api.BadPool(name); why != "" {
 		return invalid("pool", clean(name), "%s", why)
 	}
@@ -178,6 +186,9 @@ func (s *Scheduler) emptyClass(ctx context.Context, pool, class string) error {
 
 func (s *Scheduler) handleDeletePool(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("pool")
+	if s.Gateway {
+		return ofGateway()
+	}
 	if name == job.DefaultPool {
 		return api.NewProblem(http.StatusConflict, api.TypeConflict, "the pool %q is always there; set it to {} to have nothing set for it", name)
 	}

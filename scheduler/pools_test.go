@@ -10,6 +10,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/queue"
+	"github.com/sandlot-dev/sandlot/scheduler"
 )
 
 // workIn runs a worker of a pool whose jobs all succeed.
@@ -191,5 +192,25 @@ func TestWorkersShowTheirClasses(t *testing.T) {
 	must(t, err)
 	if len(p.Classes) != 2 || p.Classes[1].Workers != 1 || p.Classes[1].Slots != 1 {
 		t.Fatalf("%+v", p)
+	}
+}
+
+func TestGatewayKnowsThePoolsAndMakesNone(t *testing.T) {
+	w := newWorld(t, func(c *scheduler.Config) { c.Gateway = true })
+	_, _, err := w.queue.SetPool(w.ctx, job.Pool{Name: "gpu", Classes: []job.Class{{Name: "m"}}, Paused: true}, 0)
+	must(t, err)
+	in := echo("x")
+	in.Pool = "gpu"
+	eventually(t, w, "it accepts jobs of the pool", func() bool {
+		j, err := w.client.Submit(w.ctx, in, 0)
+		return err == nil && strings.Contains(w.explained(j.ID), "Pool gpu is paused")
+	})
+	for what, try := range map[string]func() error{
+		"set":    func() error { _, err := w.client.SetPool(w.ctx, "x", api.PoolSettings{}); return err },
+		"remove": func() error { return w.client.RemovePool(w.ctx, "gpu") },
+	} {
+		if p := problem(t, try()); p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Detail, "gateway") {
+			t.Errorf("%s: %v", what, p)
+		}
 	}
 }

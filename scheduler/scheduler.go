@@ -177,6 +177,7 @@ func (s *Scheduler) start(ctx context.Context, failed chan<- error) (ended <-cha
 	}
 	if s.Gateway {
 		delete(loops, "lead")
+		loops["pools"] = func(ctx context.Context) error { return s.Queue.WatchPools(ctx, s.lead.led.know) }
 	}
 	done := make(chan struct{}, len(loops))
 	for name, loop := range loops {

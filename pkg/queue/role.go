@@ -174,6 +174,7 @@ func (u User) rights() (rights, error) {
 				// What is cleared away with a job, its logs, timers and objects.
 				"$JS.API.STREAM.PURGE." + logStream, "$JS.API.STREAM.PURGE." + delayStream,
 				"$JS.API.CONSUMER.INFO.*.*",
+				orderSubject("*", "*"), // drain and release
 			}),
 			subscribe: []string{"evt.>", inbox},
 		}
