@@ -284,17 +284,6 @@ func keyIn(raw []byte) string {
 	return key
 }
 
-func (s *Scheduler) handleBatch(w http.ResponseWriter, r *http.Request) error {
-	if err := s.ready(r.Context()); err != nil {
-		return err
-	}
-	counts, ok := s.index.batchCounts(tenantOf(r.Context()), r.PathValue("id"))
-	if !ok {
-		return job.ErrNotFound
-	}
-	return writeJSON(w, http.StatusOK, counts)
-}
-
 // handleResults streams the jobs of a batch that have ended, in the order in
 // which they did, each once. Following, it ends with the last job of those
 // that are known.
@@ -304,6 +293,18 @@ func (s *Scheduler) handleResults(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	if err := s.ready(r.Context()); err != nil {
+		return err
+	}
+	switch v, err := s.foldOf(r.Context(), r.PathValue("id")); {
+	case err == nil && v.State == job.BatchUploading:
+		return api.NewProblem(http.StatusConflict, api.TypeConflict, "the batch is still being uploaded; it has no results yet")
+	case err == nil:
+		b, err := s.Queue.Batch(r.Context(), v.Tenant, v.ID) // with its segments
+		if err != nil {
+			return err
+		}
+		return s.streamResults(w, r, b, follow)
+	case !errors.Is(err, job.ErrNotFound):
 		return err
 	}
 	id, place := r.PathValue("id"), s.placeOf(r.URL.Query().Get("after"))

@@ -141,8 +141,20 @@ func (s *Scheduler) handleList(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Scheduler) handleCancel(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.record(r.Context(), r.PathValue("id")); err != nil {
+	known, err := s.record(r.Context(), r.PathValue("id"))
+	if err != nil {
 		return err
+	}
+	if batch, index, item := job.Item(known.ID); item {
+		if _, err := s.dropItem(r.Context(), batch, index); err != nil {
+			return err
+		}
+		if known, err = s.record(r.Context(), known.ID); err != nil {
+			return err
+		}
+		if known.State.Final() {
+			return s.writeJob(w, r, http.StatusOK, known)
+		}
 	}
 	rec, err := s.Queue.Cancel(r.Context(), tenantOf(r.Context()), r.PathValue("id"))
 	if err != nil && !errors.Is(err, job.ErrStale) {
@@ -155,6 +167,9 @@ func (s *Scheduler) handleRemove(w http.ResponseWriter, r *http.Request) error {
 	rec, err := s.record(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
+	}
+	if _, _, item := job.Item(rec.ID); item {
+		return api.NewProblem(http.StatusConflict, api.TypeConflict, "the job is an item of batch %s and goes with it; remove the batch", rec.Batch)
 	}
 	if err := s.Queue.Remove(r.Context(), rec.Tenant, rec.ID); err != nil {
 		return fmt.Errorf("remove job %s: %w", rec.ID, err)
@@ -346,14 +361,16 @@ func (s *Scheduler) reserve(ctx context.Context, cost int64) (release func(), er
 func (s *Scheduler) ready(ctx context.Context) error {
 	timer := time.NewTimer(10 * time.Second)
 	defer timer.Stop()
-	select {
-	case <-s.index.ready:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return busy(http.StatusServiceUnavailable, api.TypeUnavailable, 2*time.Second, "the scheduler has just started and is still reading its records")
+	for _, known := range []<-chan struct{}{s.index.ready, s.folds.ready} {
+		select {
+		case <-known:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			return busy(http.StatusServiceUnavailable, api.TypeUnavailable, 2*time.Second, "the scheduler has just started and is still reading its records")
+		}
 	}
+	return nil
 }
 
 // waitOf reads ?wait=, a duration such as 10s, or seconds.

@@ -56,6 +56,8 @@ type entry struct {
 	accepted, updated, notBefore                 time.Time
 	seq                                          uint64
 	gone                                         bool
+	// item: its batch is an object, which does its own counting.
+	item bool
 	// place is the position among the results of the batch.
 	place int
 	// answered is when the result first went to a client.
@@ -118,7 +120,16 @@ func (x *index) apply(c queue.Change) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old := x.entries[c.ID]
+	_, _, item := job.Item(c.ID)
 	switch {
+	case item && !c.Removed && c.State.Final():
+		// Items that have ended are their batch's to tell of: a million of
+		// them must not be here.
+		if old != nil {
+			x.forget(old)
+		}
+		x.count(c.Summary)
+		x.notify(c.ID)
 	case c.Removed:
 		if old != nil && old.seq <= c.Seq {
 			x.forget(old)
@@ -170,6 +181,7 @@ func newEntry(c queue.Change) *entry {
 	e := &entry{id: c.ID, tenant: shared(c.Tenant), key: c.Key, batch: shared(c.Batch), queue: shared(c.Queue), image: shared(c.Image.Name), digest: shared(c.Image.Digest),
 		pool: shared(c.Pool), class: shared(c.Class),
 		labels: c.Labels, priority: c.Priority, accepted: c.AcceptedAt, place: -1}
+	_, _, e.item = job.Item(c.ID)
 	e.set(c)
 	return e
 }
@@ -249,7 +261,7 @@ func (x *index) add(e *entry, n int) {
 }
 
 func (x *index) batchOf(e *entry) *batch {
-	if e.batch == "" {
+	if e.batch == "" || e.item {
 		return nil
 	}
 	b := x.batches[scoped{e.tenant, e.batch}]

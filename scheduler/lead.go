@@ -45,6 +45,8 @@ type Lead struct {
 	// capped is held from counting what is out until what may join it is.
 	capped sync.Mutex
 	led    ledPools
+	// batches is what is done for batches that are objects; nil for nothing.
+	batches *batchLead
 }
 
 // LeadCounters count what the leader has done since the process started.
@@ -161,6 +163,11 @@ func (l *Lead) pool(ctx context.Context, pool string) error {
 			l.Counters.Leading.Store(true)
 			defer l.Counters.Leading.Store(false)
 			group.Go(func() error { return l.Queue.Due(ctx) })
+			if l.batches != nil {
+				group.Go(func() error { return l.batches.expand(ctx) })
+				group.Go(func() error { return l.batches.store(ctx) })
+				group.Go(func() error { return l.batches.call(ctx) })
+			}
 		}
 		return group.Wait()
 	})

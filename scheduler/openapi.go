@@ -85,6 +85,19 @@ func (s *Scheduler) table() []route {
 		{"GET", "/v1/jobs/{id}/steps/{step}/{stream}", s.handleOutput, false, operation{"output", "jobs", "Get all that a step wrote", "The step by name or counted from 0; stream is stdout or stderr.", nil, nil, map[int]body{200: raw}}},
 		{"GET", "/v1/jobs/{id}/trace", s.handleTrace, false, operation{"trace", "jobs", "Get the trace of a job", "", nil, nil, ok(api.Trace{})}},
 		{"GET", "/v1/jobs/{id}/explain", s.handleExplain, false, operation{"explain", "jobs", "Say why a job stands where it stands", "", nil, nil, ok(api.Explain{})}},
+		{"POST", "/v1/batches", s.handleUpload, false, operation{
+			"upload", "batches", "Submit a batch of up to a million items",
+			"A batch is an object: its items are stored while they arrive, and become jobs when their turn is near. As NDJSON: an item (see BatchItem) per line, the settings (see BatchSettings) before them in a line {\"batch\": {…}} if there are any. As JSON: the settings as one object, whose last field is items, a list. A line that is refused does not stop the others; it ends as rejected among the results. An upload that was cut off is sent again under the same id, whole or from where GET says; after a day it is removed.",
+			[]param{query("from", 0, "Only lines after this number are sent; it must be lines of the batch as it stands.")},
+			[]body{{typeNDJSON, nil, ""}, {typeJSON, nil, "Settings, and then items."}},
+			map[int]body{201: {typeJSON, api.Batch{}, "All items are stored, and run."}, 200: {typeJSON, api.Batch{}, "The same batch was there already."}},
+		}},
+		{"GET", "/v1/batches", s.handleBatches, false, operation{"batches", "batches", "List batches, newest first", "", nil, nil, ok(api.Batches{})}},
+		{"POST", "/v1/batches/{id}/cancel", s.handleBatchCancel, false, operation{"cancelBatch", "batches", "Cancel a batch", "Its items that wait are canceled within moments, and those that run are ended. What has ended stays as it is.", nil, nil, ok(api.Batch{})}},
+		{"DELETE", "/v1/batches/{id}", s.handleBatchRemove, false, operation{"removeBatch", "batches", "Remove a batch that has ended, or its upload", "Its items and their results go as well.", nil, nil, none}},
+		{"GET", "/v1/batches/{id}/events", s.handleBatchEvents, false, operation{"batchEvents", "batches", "Follow the counts of a batch", "Server-sent events with a Batch each: progress whenever they have changed, and end with the last.", nil, nil, map[int]body{200: {typeEvents, nil, "Events."}}}},
+		{"GET", "/v1/callbacks/secret", s.handleSecret, false, operation{"callbackSecret", "batches", "Get the secret that signs your callbacks", "A callback is a POST of a BatchEvent with the headers Sandlot-Event, the same at each try, and Sandlot-Signature: t=SECONDS,v1=HEX, where HEX is the HMAC-SHA256 of SECONDS, a dot and the body. Any answer of the 200s ends it; otherwise it is tried again for a day.", nil, nil, ok(api.CallbackSecret{})}},
+		{"POST", "/v1/callbacks/secret", s.handleNewSecret, false, operation{"newCallbackSecret", "batches", "Replace the secret that signs your callbacks", "For a day callbacks have a second v1, by the former one.", nil, nil, ok(api.CallbackSecret{})}},
 		{"GET", "/v1/batches/{id}", s.handleBatch, false, operation{"batch", "batches", "Count the jobs of a batch", "", nil, nil, ok(api.Batch{})}},
 		{"GET", "/v1/batches/{id}/results", s.handleResults, false, operation{
 			"results", "batches", "Stream the results of a batch",
@@ -161,7 +174,7 @@ func newDocument(table []route, version string) *huma.OpenAPI {
 		},
 		Security: []map[string][]string{{"token": {}}},
 	}
-	for _, one := range []any{api.LogChunk{}, api.LineAnswer{}, api.BatchResult{}} {
+	for _, one := range []any{api.LogChunk{}, api.LineAnswer{}, api.BatchResult{}, api.BatchSettings{}, api.BatchItem{}, api.BatchEvent{}} {
 		schemaOf(registry, one)
 	}
 	for _, r := range table {

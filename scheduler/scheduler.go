@@ -48,6 +48,12 @@ type Config struct {
 	// Buffer bounds the bytes of all bodies held in memory; 256 MiB by
 	// default.
 	Buffer int64
+	// BatchItems is how many lines a batch may have; a million by default.
+	BatchItems int
+	// BatchSegment is how many results are stored together; 10,000 by default.
+	BatchSegment int
+	// Callbacks says who may be told of the end of a batch; nobody by default.
+	Callbacks Callbacks
 	// BodyTime is how long one submit may take to arrive, and how long a
 	// stream of them may be silent; a minute by default.
 	BodyTime time.Duration
@@ -69,6 +75,8 @@ type Scheduler struct {
 	metrics   *metrics
 	buffers   *semaphore.Weighted
 	lead      *Lead
+	folds     *folds
+	callbacks *callbacks
 	handler   http.Handler
 	listener  net.Listener
 	// stopping is closed when a stop begins: who waits is answered then.
@@ -85,6 +93,8 @@ func New(cfg Config) (*Scheduler, error) {
 	setDefault(&cfg.Retention, 24*time.Hour)
 	setDefault(&cfg.TempDir, os.TempDir())
 	setDefault(&cfg.Listed, 250_000)
+	setDefault(&cfg.BatchItems, 1_000_000)
+	setDefault(&cfg.BatchSegment, resultItems)
 	setDefault(&cfg.Buffer, 256<<20)
 	setDefault(&cfg.BodyTime, time.Minute)
 	setDefault(&cfg.MaxWait, 5*time.Minute)
@@ -100,6 +110,9 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	s.lead.settings = s.settings
 	s.caps = newCaps(s)
+	s.folds = newFolds()
+	s.callbacks = newCallbacks(cfg.Callbacks)
+	s.lead.batches = &batchLead{s: s}
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil
@@ -172,7 +185,8 @@ func (s *Scheduler) start(ctx context.Context, failed chan<- error) (ended <-cha
 	loops := map[string]func(context.Context) error{
 		"lead":     s.lead.Run,
 		"settings": func(ctx context.Context) error { return s.Queue.WatchSettings(ctx, s.settings.apply) },
-		"follow":   func(ctx context.Context) error { return s.Queue.Follow(ctx, s.index.apply, s.index.caughtUp) },
+		"follow":   func(ctx context.Context) error { return s.Queue.Follow(ctx, s.apply, s.index.caughtUp) },
+		"batches":  func(ctx context.Context) error { return s.folds.follow(ctx, s.Queue) },
 		"workers":  func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
 	}
 	if s.Gateway {
@@ -218,8 +232,19 @@ func (s *Scheduler) server() *http.Server {
 	}
 }
 
+// apply folds one change of a record in.
+func (s *Scheduler) apply(c queue.Change) {
+	if _, _, item := job.Item(c.ID); item {
+		s.folds.apply(c, s.Queue.Shard(c.ID))
+	}
+	s.index.apply(c)
+}
+
 // record is a shorthand: the record of a job of the caller's tenant.
 func (s *Scheduler) record(ctx context.Context, id string) (job.Record, error) {
+	if batch, index, item := job.Item(id); item {
+		return s.itemRecord(ctx, id, batch, index)
+	}
 	if _, err := uuid.Parse(id); err != nil || len(id) != 36 {
 		return job.Record{}, fmt.Errorf("job %q: %w", id, job.ErrNotFound)
 	}

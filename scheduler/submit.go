@@ -99,13 +99,20 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	if err != nil {
 		return job.Record{}, err
 	}
+	rec := recordOf(&spec, hash)
+	rec.Pool, rec.Class = pool, class
+	rec.ID, rec.Tenant, rec.IdempotencyKey, rec.Batch, rec.Key = id, tenantOf(ctx), in.IdempotencyKey, from.Batch, in.Key
+	rec.Retention, rec.TraceParent = s.retention(rec.Tenant), telemetry.TraceParent(ctx)
+	return rec, nil
+}
+
+// recordOf is a record with what follows from what is to run.
+func recordOf(spec *job.Spec, hash string) job.Record {
 	return job.Record{
-		Schema: job.Schema, ID: id, Tenant: tenantOf(ctx), State: job.Queued, Spec: &spec, BodyHash: hash,
-		Image: spec.Image, Pool: pool, Class: class, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
-		IdempotencyKey: in.IdempotencyKey, Batch: from.Batch, Key: in.Key,
+		Schema: job.Schema, State: job.Queued, Spec: spec, BodyHash: hash,
+		Image: spec.Image, Queue: spec.Queue, Priority: spec.Priority, Labels: spec.Labels,
 		NotBefore: spec.NotBefore, Budgets: spec.Budgets,
-		Retention: s.retention(tenantOf(ctx)), TraceParent: telemetry.TraceParent(ctx),
-	}, nil
+	}
 }
 
 // retention is how long the results of a tenant are kept: fixed when a job is

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) batchCmd() *cobra.Command {
-	return group(&cobra.Command{Use: "batch", Short: "Run many jobs from a file", GroupID: groupJobs}, a.batchRunCmd())
+	return group(&cobra.Command{Use: "batch", Short: "Run many jobs from a file", GroupID: groupJobs}, append([]*cobra.Command{a.batchRunCmd()}, a.batchCommands()...)...)
 }
 
 func (a *app) batchRunCmd() *cobra.Command {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"runtime"
@@ -13,13 +16,14 @@ import (
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/scheduler"
 )
 
 // The settings of the roles. `up` is a scheduler and a worker on an embedded
 // NATS, so it shares theirs; what follows from that is set in upConfig.
 
 func defaultScheduler() schedulerConfig {
-	return schedulerConfig{Listen: "127.0.0.1:7455", Retention: 24 * time.Hour}
+	return schedulerConfig{Listen: "127.0.0.1:7455", Retention: 24 * time.Hour, BatchItems: 1_000_000}
 }
 
 func defaultWorker(drain time.Duration) workerConfig {
@@ -42,6 +46,13 @@ type schedulerConfig struct {
 	Gateway bool
 	// TLSCert and TLSKey are the files to serve HTTPS with; empty for HTTP.
 	TLSCert, TLSKey string
+	// BatchItems is how many items a batch may have.
+	BatchItems int
+	// CallbackAllow are the hosts that may be told of the end of a batch,
+	// CallbackPrivate networks among them that are not public, CallbackCA a
+	// file of authorities to trust instead of the system's.
+	CallbackAllow, CallbackPrivate []string
+	CallbackCA                     string
 }
 
 func (c *schedulerConfig) flags(f *pflag.FlagSet) {
@@ -49,7 +60,11 @@ func (c *schedulerConfig) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.Retention, "retention", c.Retention, "how long results are kept")
 	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "certificate (PEM) to serve the API by HTTPS; read anew when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "private key (PEM) of --tls-cert")
-	withEnv(f, "listen", "retention", "tls-cert", "tls-key")
+	f.IntVar(&c.BatchItems, "batch-items", c.BatchItems, "how many items a batch may have")
+	f.StringSliceVar(&c.CallbackAllow, "callback-allow", nil, "hosts that may be told of the end of a batch: example.org, *.example.org, example.org:8443, * for all")
+	f.StringSliceVar(&c.CallbackPrivate, "callback-private", nil, "networks that callbacks may reach although they are not public, such as 10.1.0.0/16")
+	f.StringVar(&c.CallbackCA, "callback-ca", "", "file of PEM certificates that callbacks trust (default: the system's)")
+	withEnv(f, "listen", "retention", "batch-items", "callback-allow", "callback-private", "callback-ca", "tls-cert", "tls-key")
 }
 
 func (c *schedulerConfig) wrong() problems {
@@ -61,7 +76,35 @@ func (c *schedulerConfig) wrong() problems {
 		p.check(err == nil, "--tls-cert %s, --tls-key %s: %v", c.TLSCert, c.TLSKey, err)
 	}
 	p.check(c.Retention >= time.Minute, "--retention %s: write at least 1m", c.Retention)
+	p.check(c.BatchItems >= 1, "--batch-items %d: write a number from 1", c.BatchItems)
+	if _, err := c.callbacks(); err != nil {
+		p.addf("%v", err)
+	}
 	return p
+}
+
+// callbacks are the settings for callbacks, read.
+func (c *schedulerConfig) callbacks() (scheduler.Callbacks, error) {
+	out := scheduler.Callbacks{Allow: c.CallbackAllow}
+	for _, text := range c.CallbackPrivate {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return out, fmt.Errorf("--callback-private %q: write a network such as 10.1.0.0/16", text)
+		}
+		out.Private = append(out.Private, network.Masked())
+	}
+	if c.CallbackCA == "" {
+		return out, nil
+	}
+	pem, err := os.ReadFile(c.CallbackCA)
+	if err != nil {
+		return out, fmt.Errorf("--callback-ca: %w", err)
+	}
+	out.Roots = x509.NewCertPool()
+	if !out.Roots.AppendCertsFromPEM(pem) {
+		return out, fmt.Errorf("--callback-ca %s: has no certificate in PEM", c.CallbackCA)
+	}
+	return out, nil
 }
 
 // workerConfig is how a worker is set up.

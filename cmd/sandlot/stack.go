@@ -263,9 +263,14 @@ func (s *stack) startScheduler(ctx context.Context) error {
 	if err := errors.Join(os.RemoveAll(uploads), os.MkdirAll(uploads, 0o700)); err != nil {
 		return err
 	}
+	calls, err := s.scheduler.callbacks()
+	if err != nil {
+		return err
+	}
 	sched, err := scheduler.New(scheduler.Config{
 		Queue: s.queue, Telemetry: tel, Logger: s.log, Version: version,
 		Listen: s.scheduler.Listen, Token: s.token, Retention: s.scheduler.Retention,
+		BatchItems: s.scheduler.BatchItems, Callbacks: calls,
 		TempDir: uploads, Drain: 2 * time.Second, Gateway: s.scheduler.Gateway,
 		TLS: scheduler.TLS{Cert: s.scheduler.TLSCert, Key: s.scheduler.TLSKey},
 	})

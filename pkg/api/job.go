@@ -100,18 +100,20 @@ type Batch struct {
 	Verdicts []VerdictCount    `json:"verdicts"`
 	// Dropped counts jobs of any batch that the counts no longer know.
 	Dropped int64 `json:"dropped,omitempty"`
+	// BatchProgress is there for a batch that is an object.
+	*BatchProgress
 }
 
 // VerdictCount is how many jobs ended with one verdict.
-type VerdictCount struct {
-	Blame  job.Blame  `json:"blame"`
-	Reason job.Reason `json:"reason"`
-	Count  int        `json:"count"`
-}
+type VerdictCount = job.VerdictCount
 
 // BatchResult is one line of a batch's results.
 type BatchResult struct {
 	Job
+	// Line and Error are those of a line of which no job came; its state is
+	// Rejected.
+	Line  int      `json:"line,omitempty"`
+	Error *Problem `json:"error,omitempty"`
 	// Cursor asks for the results after this one.
 	Cursor string `json:"cursor,omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -142,6 +143,83 @@ func (c *Client) Batch(ctx context.Context, id string) (api.Batch, error) {
 	return b, c.call(ctx, request{path: path("batches", id)}, &b)
 }
 
+// UploadBatch stores a batch: lines are NDJSON, settings first if there are
+// any, {"batch": {…}}. It is sent once; repeat it under the same id when it
+// was cut off. from is after which line the items go on, -1 for all of them.
+func (c *Client) UploadBatch(ctx context.Context, lines io.Reader, from int) (api.Batch, error) {
+	var b api.Batch
+	r := request{method: http.MethodPost, path: path("batches"), stream: lines, contentType: "application/x-ndjson", once: true}
+	if from >= 0 {
+		r.query = url.Values{"from": {strconv.Itoa(from)}}
+	}
+	return b, c.call(ctx, r, &b)
+}
+
+// Batches lists the batches that were uploaded, newest first.
+func (c *Client) Batches(ctx context.Context) (api.Batches, error) {
+	var b api.Batches
+	return b, c.call(ctx, request{path: path("batches")}, &b)
+}
+
+// CancelBatch asks for the end of a batch and answers with it as it stands
+// then.
+func (c *Client) CancelBatch(ctx context.Context, id string) (api.Batch, error) {
+	var b api.Batch
+	return b, c.call(ctx, request{method: http.MethodPost, path: path("batches", id, "cancel")}, &b)
+}
+
+// RemoveBatch deletes a batch that has ended, with its results.
+func (c *Client) RemoveBatch(ctx context.Context, id string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: path("batches", id)}, nil)
+}
+
+// WatchBatch calls each with the counts of a batch whenever they have changed,
+// and returns the last ones. It survives restarts of the server for as long as
+// ctx lasts.
+func (c *Client) WatchBatch(ctx context.Context, id string, each func(api.Batch) error) (api.Batch, error) {
+	var last api.Batch
+	for {
+		body, err := c.open(ctx, request{path: path("batches", id, "events"), patience: forever})
+		if err != nil {
+			return last, err
+		}
+		ended := false
+		err = readEvents(body, func(e event) error {
+			if e.name != "progress" && e.name != "end" {
+				return nil
+			}
+			ended = e.name == "end"
+			var b api.Batch
+			if err := json.Unmarshal([]byte(e.data), &b); err != nil {
+				return fmt.Errorf("event %q: %w", e.data[:min(len(e.data), 100)], err)
+			}
+			if b.ID == "" {
+				return nil // it was removed
+			}
+			last = b
+			return each(b)
+		})
+		body.Close()
+		var broken *brokenStream
+		if ended && err == nil || err != nil && !errors.As(err, &broken) {
+			return last, err
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return last, err
+		}
+	}
+}
+
+// CallbackSecret is what callbacks are signed with; rotate replaces it first.
+func (c *Client) CallbackSecret(ctx context.Context, rotate bool) (api.CallbackSecret, error) {
+	var s api.CallbackSecret
+	r := request{path: path("callbacks", "secret")}
+	if rotate {
+		r.method, r.once = http.MethodPost, true
+	}
+	return s, c.call(ctx, r, &s)
+}
+
 // ResultOptions say which results of a batch are asked for.
 type ResultOptions struct {
 	// Follow waits for jobs that have not ended yet; the stream ends with the
@@ -174,6 +252,9 @@ func (c *Client) BatchResults(ctx context.Context, id string, o ResultOptions, e
 		err := c.batchResults(ctx, r, func(result api.BatchResult) error {
 			if result.Cursor != "" {
 				after = result.Cursor
+			}
+			if strings.HasPrefix(result.Cursor, "s") || strings.HasPrefix(result.Cursor, "l") {
+				return each(result) // such a cursor means the same to every server
 			}
 			if seen[result.ID] {
 				return nil

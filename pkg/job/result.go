@@ -169,6 +169,9 @@ type Record struct {
 	// clears it.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	Attempts  []Attempt `json:"attempts,omitempty"`
+	// CancelReason is a sentence on why its end was asked for, if that was
+	// said.
+	CancelReason string `json:"cancel_reason,omitempty"`
 
 	Result  *Result `json:"result,omitempty"`
 	Timings Timings `json:"timings"`

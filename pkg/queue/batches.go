@@ -77,78 +77,86 @@ func decodeBatch(m message) (job.Batch, error) {
 
 // CreateBatch stores a batch that is not there yet. job.ErrConflict: it is, or
 // another tenant has one of that id.
-func (q *Queue) CreateBatch(ctx context.Context, b job.Batch) (job.Batch, error) {
+func (q *Queue) CreateBatch(ctx context.Context, b job.Batch) (BatchChange, error) {
+	c, err := q.createBatch(ctx, b)
+	if errors.Is(err, errMoved) {
+		err = job.ErrConflict
+	}
+	if err != nil {
+		return c, fmt.Errorf("create batch %s: %w", b.ID, err)
+	}
+	return c, nil
+}
+
+func (q *Queue) createBatch(ctx context.Context, b job.Batch) (BatchChange, error) {
 	info, err := q.streamInfo(ctx, batchStream, batchSubject("*", b.ID))
 	if err != nil {
-		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
+		return BatchChange{}, err
 	}
 	for subject := range info.State.Subjects {
 		if subject != batchSubject(b.Tenant, b.ID) {
-			return b, fmt.Errorf("create batch %s: %w", b.ID, job.ErrConflict)
+			return BatchChange{}, job.ErrConflict
 		}
 	}
 	_, seq, err := q.batchAt(ctx, b.Tenant, b.ID)
 	switch {
 	case err == nil:
-		return b, fmt.Errorf("create batch %s: %w", b.ID, job.ErrConflict)
+		return BatchChange{}, job.ErrConflict
 	case !errors.Is(err, job.ErrNotFound):
-		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
+		return BatchChange{}, err
 	}
 	b.UpdatedAt = time.Now().UTC()
 	if b.Pool == "" {
 		b.Pool = job.DefaultPool
 	}
-	if err := q.putBatch(ctx, b, seq); err != nil {
-		if errors.Is(err, errMoved) {
-			err = job.ErrConflict
-		}
-		return b, fmt.Errorf("create batch %s: %w", b.ID, err)
-	}
-	return b, nil
+	return q.putBatch(ctx, b, seq)
 }
 
 // ChangeBatch applies a change to a batch as it stands, again when somebody
 // else was faster. An error of change ends it, and nothing is changed.
-func (q *Queue) ChangeBatch(ctx context.Context, tenant, id string, change func(*job.Batch) error) (job.Batch, error) {
+func (q *Queue) ChangeBatch(ctx context.Context, tenant, id string, change func(*job.Batch) error) (BatchChange, error) {
 	for {
 		b, seq, err := q.batchAt(ctx, tenant, id)
 		if err == nil {
 			err = change(&b)
 		}
-		if err != nil {
-			return b, fmt.Errorf("change batch %s: %w", id, err)
+		var c BatchChange
+		if err == nil {
+			b.UpdatedAt = time.Now().UTC()
+			c, err = q.putBatch(ctx, b, seq)
 		}
-		b.UpdatedAt = time.Now().UTC()
-		err = q.putBatch(ctx, b, seq)
 		if errors.Is(err, errMoved) {
 			continue
 		}
 		if err != nil {
-			return b, fmt.Errorf("change batch %s: %w", id, err)
+			return BatchChange{Tenant: tenant, ID: id, Seq: seq, Batch: b}, fmt.Errorf("change batch %s: %w", id, err)
 		}
-		return b, nil
+		return c, nil
 	}
 }
 
-func (q *Queue) putBatch(ctx context.Context, b job.Batch, seq uint64) error {
+// putBatch replaces the batch that was read at seq.
+func (q *Queue) putBatch(ctx context.Context, b job.Batch, seq uint64) (BatchChange, error) {
+	c := BatchChange{Tenant: b.Tenant, ID: b.ID}
 	for _, name := range []string{b.Tenant, b.ID} {
 		if err := checkToken(name); err != nil {
-			return err
+			return c, err
 		}
 	}
 	b.Schema = job.Schema
 	data, err := json.Marshal(b)
 	if err != nil {
-		return err
+		return c, err
 	}
 	if len(data) > maxBatch {
-		return fmt.Errorf("it has %d bytes, more than %d: %w", len(data), maxBatch, ErrTooLarge)
+		return c, fmt.Errorf("it has %d bytes, more than %d: %w", len(data), maxBatch, ErrTooLarge)
 	}
 	msg := q.message(batchSubject(b.Tenant, b.ID))
 	msg.Data = data
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
-	_, err = q.publish(ctx, msg)
-	return err
+	c.Seq, err = q.publish(ctx, msg)
+	c.Batch = b
+	return c, err
 }
 
 // DeleteBatch forgets a batch if may agrees; its objects are for the caller,
@@ -177,7 +185,7 @@ func (q *Queue) DeleteBatch(ctx context.Context, tenant, id string, may func(job
 	}
 }
 
-// BatchChange is one change of one batch, as FollowBatches sees it.
+// BatchChange is one change of one batch.
 type BatchChange struct {
 	Tenant, ID string
 	Seq        uint64 // orders the changes of one batch
@@ -207,6 +215,25 @@ func (q *Queue) FollowBatches(ctx context.Context, fn func(BatchChange), caughtU
 		},
 		caughtUp: func() error { caughtUp(); return nil },
 	})
+}
+
+// Batches calls fn with every batch there is.
+func (q *Queue) Batches(ctx context.Context, fn func(job.Batch)) error {
+	err := q.scan(ctx, batchStream, batchSubject("*", "*"), func(m message) {
+		if gone(m.header) {
+			return
+		}
+		b, err := decodeBatch(m)
+		if err != nil {
+			q.log.Error("unreadable batch", "subject", m.subject, "error", err)
+			return
+		}
+		fn(b)
+	})
+	if err != nil {
+		return fmt.Errorf("list batches: %w", err)
+	}
+	return nil
 }
 
 // Sequences are the last of each record stream: what is stored from now on
@@ -354,5 +381,5 @@ func DecodeRecord(body []byte) (job.Record, error) {
 	if err := json.Unmarshal(body, &rec); err != nil {
 		return rec, fmt.Errorf("decode record: %w", err)
 	}
-	return rec, nil
+	return rec, job.CheckSchema(rec.Schema)
 }

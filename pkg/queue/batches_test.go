@@ -18,10 +18,11 @@ func newBatch(tenant string) job.Batch {
 
 func TestABatchIsCreatedOnceAndChangedByCompareAndSet(t *testing.T) {
 	q := fresh(t)
-	b, err := q.CreateBatch(within(t), newBatch("default"))
+	made, err := q.CreateBatch(within(t), newBatch("default"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	b := made.Batch
 	if _, err := q.CreateBatch(within(t), b); !errors.Is(err, job.ErrConflict) {
 		t.Errorf("created twice: %v", err)
 	}
@@ -58,10 +59,11 @@ func TestABatchIsCreatedOnceAndChangedByCompareAndSet(t *testing.T) {
 
 func TestFollowBatchesTellsWhatIsThereAndWhatChanges(t *testing.T) {
 	q := fresh(t)
-	b, err := q.CreateBatch(within(t), newBatch("default"))
+	made, err := q.CreateBatch(within(t), newBatch("default"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	b := made.Batch
 	changes, caught := make(chan queue.BatchChange, 10), make(chan struct{})
 	ctx, cancel := context.WithCancel(within(t))
 	ended := make(chan struct{})

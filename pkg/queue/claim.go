@@ -21,8 +21,10 @@ type Claim struct {
 	life string
 	seq  uint64 // of the record: the token
 	ack  string
-	// canceling says that the record at seq asks to end the job.
+	// canceling says that the record at seq asks to end the job, why the
+	// reason that was given.
 	canceling bool
+	why       string
 }
 
 // claimTimeout is how long a claim tries to reach a server that is away.
@@ -77,7 +79,7 @@ func (q *Queue) reclaim(ctx context.Context, c *Claim) error {
 	case err != nil:
 		return err
 	case c.is(now) && (now.State == job.Running || now.State == job.Canceling):
-		c.seq, c.canceling = now.seq, now.State == job.Canceling
+		c.seq, c.canceling, c.why = now.seq, now.State == job.Canceling, now.CancelReason
 		return nil
 	case now.State.Final():
 		_ = q.nc.Publish(c.ack, []byte("+ACK"))

@@ -127,6 +127,7 @@ func (q *Queue) settle(ctx context.Context, c *Claim, s stored, event job.Event)
 			return err
 		}
 		s.seq = c.seq
+		s.sayWhy(c.why)
 		_, err := q.put(ctx, s)
 		if errors.Is(err, job.ErrFull) && pause(ctx, time.Second) == nil {
 			continue // what has run must not be lost for want of space
@@ -137,6 +138,19 @@ func (q *Queue) settle(ctx context.Context, c *Claim, s stored, event job.Event)
 		if done, err := q.reread(ctx, c, s); done || err != nil {
 			return err
 		}
+	}
+}
+
+// sayWhy writes down why a job was canceled, if that was said.
+func (s *stored) sayWhy(why string) {
+	if s.State != job.Canceled || why == "" {
+		return
+	}
+	s.CancelReason = why
+	if s.Result != nil && s.Result.Verdict.Evidence.Detail == "" {
+		result := *s.Result // the caller's stays as it is
+		result.Verdict.Evidence.Detail = why
+		s.Result = &result
 	}
 }
 
@@ -156,7 +170,7 @@ func (q *Queue) reread(ctx context.Context, c *Claim, s stored) (done bool, err 
 		c.seq = now.seq
 		return false, nil
 	case c.is(now) && now.State == job.Canceling:
-		c.seq, c.canceling = now.seq, true
+		c.seq, c.canceling, c.why = now.seq, true, now.CancelReason
 		return false, nil
 	case now.State.Final():
 		_ = q.nc.Publish(c.ack, []byte("+ACK"))

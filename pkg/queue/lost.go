@@ -38,7 +38,7 @@ func abandoned(s stored, now time.Time) (stored, error) {
 	s.State, s.UpdatedAt = to, now
 	switch to {
 	case job.Canceled:
-		s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled})
+		s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled, Evidence: job.Evidence{Detail: s.CancelReason}})
 	case job.Expired:
 		s.end(now, expiry)
 	case job.Dead:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -230,6 +231,9 @@ func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, er
 	if err != nil {
 		return 0, fmt.Errorf("list records: %w", err)
 	}
+	if err := q.keepBatches(ctx, old); err != nil {
+		return 0, err
+	}
 	for b, jobs := range old {
 		for _, names := range jobs {
 			for _, name := range names {
@@ -241,4 +245,38 @@ func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, er
 		}
 	}
 	return removed, nil
+}
+
+// keepBatches takes out of old what batches need: the objects that they name,
+// the outputs of their items, whose records are in segments, and the inputs of
+// items that may yet run.
+func (q *Queue) keepBatches(ctx context.Context, old map[Bucket]map[string][]string) error {
+	batches := map[string]job.Batch{}
+	if err := q.Batches(ctx, func(b job.Batch) { batches[b.ID] = b }); err != nil {
+		return err
+	}
+	for id, b := range batches {
+		named := map[string]bool{b.Checkpoint: true}
+		for _, part := range b.Manifest {
+			named[part.Name] = true
+		}
+		for _, part := range b.Results {
+			named[part.Name] = true
+		}
+		for _, bucket := range []Bucket{Inputs, Outputs} {
+			old[bucket][id] = slices.DeleteFunc(old[bucket][id], func(name string) bool {
+				whole, _, _ := strings.Cut(name, "#") // a part belongs to its object
+				return named[whole]
+			})
+		}
+	}
+	for bucket, jobs := range old {
+		for id := range jobs {
+			batch, _, item := job.Item(id)
+			if b, there := batches[batch]; item && there && (bucket == Outputs || !b.State.Final()) {
+				delete(jobs, id)
+			}
+		}
+	}
+	return nil
 }

@@ -30,6 +30,11 @@ func (q *Queue) Get(ctx context.Context, tenant, id string) (job.Record, error) 
 // it; the record's state says which. A job that has ended stays as it is: its
 // record and job.ErrStale. Canceling twice is harmless.
 func (q *Queue) Cancel(ctx context.Context, tenant, id string) (job.Record, error) {
+	return q.CancelFor(ctx, tenant, id, "")
+}
+
+// CancelFor is Cancel, with a sentence that says why.
+func (q *Queue) CancelFor(ctx context.Context, tenant, id, why string) (job.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
 	for {
@@ -50,9 +55,9 @@ func (q *Queue) Cancel(ctx context.Context, tenant, id string) (job.Record, erro
 		}
 		before := s.summary()
 		now := time.Now().UTC()
-		s.State, s.UpdatedAt = to, now
+		s.State, s.UpdatedAt, s.CancelReason = to, now, why
 		if to == job.Canceled {
-			s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled})
+			s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled, Evidence: job.Evidence{Detail: why}})
 		}
 		seq, err := q.put(ctx, s)
 		if errors.Is(err, errMoved) {
