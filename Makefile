@@ -103,6 +103,10 @@ bench-queue: build ## Measure the queue beside River and asynq, with jobs that d
 	@cd bench/peers && CGO_ENABLED=0 go build -o ../out/peers .
 	@go run ./bench/queue --sandlot $(BIN)/sandlot --peers bench/out/peers --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG)
 
+.PHONY: bench-batch
+bench-batch: build ## Run a batch of a million items whose scheduler is killed three times. Short: ITEMS=50000
+	@go run ./bench/queue --sandlot $(BIN)/sandlot --out bench/out --only batch --items $(or $(ITEMS),1000000)
+
 .PHONY: dist
 dist: build ## Pack what a user installs, with checksums, licences and SBOM.
 	@deploy/dist.sh $(VERSION)

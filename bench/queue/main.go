@@ -33,6 +33,7 @@ type settings struct {
 	jobs    int
 	slots   int
 	backlog int
+	items   int
 	pprof   string
 	only    string
 	// peerBinary is bench/peers; empty to measure ours alone.
@@ -65,13 +66,17 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&s.backlog, "backlog", 1_000_000, "jobs queued behind in the longer of the two measurements of cost")
 	f.StringVar(&s.pprof, "pprof", "", "directory for processor profiles of the parts; the scheduler is then a part of this binary")
 	f.StringVar(&s.peerBinary, "peers", "", "the binary of bench/peers; without it ours is measured alone")
-	f.StringVar(&s.only, "only", "", "measure only: rate, strict, idle or cost")
+	f.StringVar(&s.only, "only", "", "measure only: rate, strict, idle or cost; batch is measured alone")
+	f.IntVar(&s.items, "items", 1_000_000, "items of the batch")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	var err error
 	if s.sandlot, err = filepath.Abs(s.sandlot); err != nil {
 		return err
+	}
+	if s.only == "batch" {
+		return s.bigBatch(ctx)
 	}
 	return s.measure(ctx)
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,8 @@ type sandlot struct {
 	token    string
 
 	server, scheduler, worker *process
+	// schedulerPID is for who looks on while the scheduler is replaced.
+	schedulerPID atomic.Int64
 }
 
 // apiToken is what the parts show each other; they listen on loopback only
@@ -110,6 +113,7 @@ func (b *sandlot) startScheduler(ctx context.Context) error {
 	if b.scheduler, err = begin(ctx, "scheduler", "is ready", cmd); err != nil {
 		return err
 	}
+	b.schedulerPID.Store(int64(b.scheduler.cmd.Process.Pid))
 	for name, to := range map[string]*string{"address": &b.url, "token": &b.token} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
