@@ -147,9 +147,9 @@ func (l *batchLead) retire(names []scoped) {
 // room with others.
 func (l *batchLead) expandSome(ctx context.Context, name scoped, sharers int) (bool, error) {
 	var b job.Batch
-	var cursor, ended, live int
+	var cursor, ended int
 	if !l.s.folds.look(name, func(f *fold) {
-		b, cursor, live = f.b, f.cursor, len(f.live)
+		b, cursor = f.b, f.cursor
 		ended = f.b.Counts.Ended() + f.counts.Ended()
 	}) || !b.State.Active() {
 		return false, nil
@@ -166,7 +166,7 @@ func (l *batchLead) expandSome(ctx context.Context, name scoped, sharers int) (b
 	if err := l.endEarly(ctx, name, b, e); err != nil {
 		return false, err
 	}
-	n := min(e.room(b, cursor-ended, live)/sharers, expandAtOnce, b.Jobs-cursor)
+	n := min(e.room(b, cursor-ended)/sharers, expandAtOnce, b.Jobs-cursor)
 	if n <= 0 {
 		return false, l.saveCursor(ctx, name, b, e, cursor)
 	}
@@ -194,11 +194,11 @@ func (e *expansion) measure(ended int) {
 
 // room is how many more items may become jobs, unfinished of them being jobs
 // already. What ends at once needs no turn.
-func (e *expansion) room(b job.Batch, unfinished, live int) int {
+func (e *expansion) room(b job.Batch, unfinished int) int {
 	if b.State == job.BatchCanceling {
 		return mostAhead - unfinished
 	}
-	return min(max(int(e.rate*expandAhead.Seconds()), leastAhead), mostAhead) - max(unfinished, live)
+	return min(max(int(e.rate*expandAhead.Seconds()), leastAhead), mostAhead) - unfinished
 }
 
 // draftItems are the records of the next items.

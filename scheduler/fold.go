@@ -207,6 +207,7 @@ func (x *folds) set(c queue.BatchChange) {
 	f.cursor = max(f.cursor, f.b.Cursor)
 	if f.b.State.Final() { // what is long is read when it is asked for
 		f.b.Manifest, f.b.Results, f.b.Dropped = nil, nil, nil
+		f.live = map[int]liveItem{} // one whose end was missed is stored as well
 	}
 	if moved {
 		f.refold()
