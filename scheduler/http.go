@@ -33,6 +33,7 @@ const (
 	// typeForm is what curl says of any body that it is given with -d.
 	typeForm  = "application/x-www-form-urlencoded"
 	typeBytes = "application/octet-stream"
+	typeTar   = "application/x-tar"
 )
 
 const (

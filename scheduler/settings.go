@@ -20,6 +20,7 @@ type settings struct {
 	queues   map[scoped]queueSetting
 	tokens   map[string]string // tenants, by the digests of their tokens
 	listed   bool
+	filling  bool // a backup is being restored
 	revision uint64
 	// changed is closed and replaced at each change.
 	changed chan struct{}
@@ -46,6 +47,8 @@ func (s *settings) apply(c queue.SettingChange) {
 	switch {
 	case c.Listed:
 		s.listed = true
+	case c.Restoring != nil:
+		s.filling = !c.Removed
 	case c.Tenant != nil:
 		for _, t := range s.tenants[c.Tenant.ID].Tokens {
 			delete(s.tokens, t.SHA256)

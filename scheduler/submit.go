@@ -82,6 +82,9 @@ func (s *Scheduler) noteAccepted(rec job.Record, created bool) {
 
 // draft is the record of a job that is not accepted yet.
 func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.Record, error) {
+	if err := s.mayAccept(); err != nil {
+		return job.Record{}, err
+	}
 	in, err := s.expand(in)
 	if err != nil {
 		return job.Record{}, err

@@ -22,6 +22,15 @@ func TestAStoreOfSchema1GoesOnAsIfNothingHadHappened(t *testing.T) {
 	dir := t.TempDir()
 	unpackStore(t, filepath.Join("..", "pkg", "queue", "testdata", "store-1.tar.gz"), dir)
 	w := newWorldIn(t, dir, nil)
+	w.carryToTheEnd()
+}
+
+// carryToTheEnd ends every job of the store of schema 1, and looks at what
+// has become of them.
+func (w *world) carryToTheEnd() {
+	t := w.t
+	t.Helper()
+	var err error
 	id := func(n int) string { return fmt.Sprintf("01980000-0000-7000-8000-%012d", n) }
 	ended := map[int]job.State{7: job.Succeeded, 8: job.Failed, 9: job.Canceled, 10: job.Expired, 11: job.Dead}
 	for n, state := range ended {

@@ -103,10 +103,13 @@ func (q *Queue) RemoveQueue(ctx context.Context, tenant, name string, revision u
 }
 
 // SettingChange is one change of one setting, as WatchSettings sees it. One
-// of Tenant, Queue and Listed is set.
+// of Restoring, Tenant, Queue and Listed is set.
 type SettingChange struct {
 	Tenant *job.Tenant
 	Queue  *job.Queue
+	// Restoring says that a backup is being restored, and Removed that this
+	// is over.
+	Restoring *Restoring
 	// Removed: the settings are gone; only names are set.
 	Removed bool
 	// Revision orders all changes.
@@ -138,6 +141,9 @@ func settingChange(m message) (c SettingChange, ok bool, err error) {
 	c = SettingChange{Revision: m.seq, Removed: m.header.Get(headerOperation) != ""}
 	var into any
 	switch parts := strings.Split(strings.TrimPrefix(m.subject, configSubject("")), "."); {
+	case len(parts) == 1 && parts[0] == restoreKey:
+		c.Restoring = &Restoring{}
+		into = c.Restoring
 	case len(parts) == 2 && parts[0] == "tenant":
 		c.Tenant = &job.Tenant{ID: parts[1]}
 		into = c.Tenant
