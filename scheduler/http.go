@@ -204,9 +204,13 @@ func (s *Scheduler) problemOf(r *http.Request, err error) *api.Problem {
 	case errors.Is(err, job.ErrSchema):
 		return api.NewProblem(http.StatusNotImplemented, api.TypeSchema, "it was stored by a later release of Sandlot, which this scheduler cannot read and leaves as it is; use a scheduler of that release")
 	case errors.As(err, &full):
-		return busy(http.StatusTooManyRequests, api.TypeFull, full.RetryAfter, "%s", full.What)
+		status := http.StatusServiceUnavailable
+		if full.Lane {
+			status = http.StatusTooManyRequests
+		}
+		return busy(status, api.TypeFull, full.RetryAfter, "%s", full.What)
 	case errors.Is(err, job.ErrFull):
-		return busy(http.StatusTooManyRequests, api.TypeFull, time.Second, "the queue is full")
+		return busy(http.StatusServiceUnavailable, api.TypeFull, time.Second, "the queue is full")
 	case errors.Is(err, queue.ErrTooLarge):
 		return api.NewProblem(http.StatusRequestEntityTooLarge, api.TypeTooLarge, "labels, names and keys are too large together")
 	case r.Context().Err() != nil:

@@ -28,6 +28,8 @@ var (
 type FullError struct {
 	What       string
 	RetryAfter time.Duration
+	// Lane: only the lane of the job is full; others go on.
+	Lane bool
 }
 
 func (e *FullError) Error() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -119,7 +120,8 @@ func refused(msg *nats.Msg, err error) error {
 		switch {
 		case api.ErrorCode == codeStoreFailed, api.ErrorCode == codeNoResources,
 			api.ErrorCode == codeNoStorage, api.ErrorCode == codeMaxBytes, api.Code == 429:
-			return &FullError{What: fmt.Sprintf("%s refused: %s", family(msg.Subject), api.Description), RetryAfter: 2 * time.Second}
+			return &FullError{What: fmt.Sprintf("%s refused: %s", family(msg.Subject), api.Description), RetryAfter: 2 * time.Second,
+				Lane: strings.HasPrefix(msg.Subject, "in.") && strings.Contains(api.Description, "per subject")}
 		}
 	}
 	return fmt.Errorf("publish %s: %w", msg.Subject, err)
