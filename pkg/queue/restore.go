@@ -300,7 +300,7 @@ func (f *filling) batch(ctx context.Context, line []byte) error {
 		}
 		b.Cursor, b.Since, b.Folded, b.Results, b.Checkpoint, b.Counts = 0, nil, nil, nil, "", job.BatchCounts{}
 	}
-	if err := f.q.putBatch(ctx, b, seq); err != nil && !errors.Is(err, errMoved) {
+	if _, err := f.q.putBatch(ctx, b, seq); err != nil && !errors.Is(err, errMoved) {
 		return fmt.Errorf("batch %s: %w", b.ID, err)
 	}
 	return nil
