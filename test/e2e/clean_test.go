@@ -61,6 +61,11 @@ func TestKilledServerStopsItsSandboxes(t *testing.T) {
 	first := up.Mark
 	up.Kill(t)
 	killed := time.Now()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("on the host:\n%s", strings.Join(testenv.Leftovers(t, dir, instanceOf(dir), first), "\n"))
+		}
+	})
 	testenv.Eventually(t, 5*time.Second, "no sandbox is left that could use the processor", func() bool {
 		return len(testenv.CPUTicks(t, instanceOf(dir))) == 0
 	})

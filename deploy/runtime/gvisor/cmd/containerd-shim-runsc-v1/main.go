@@ -13,6 +13,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -25,6 +26,12 @@ const configEnv = "SANDLOT_RUNSC_CONFIG"
 const runtimeName = "io.containerd.runsc.v1"
 
 func main() {
+	// First of all: a shim whose containerd has just been killed waits for ever
+	// for somebody to read its log, before it would serve anything.
+	if err := endWithOwner(os.Getenv(ownerEnv)); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", runtimeName, err)
+		os.Exit(1)
+	}
 	registerTaskService(os.Getenv(configEnv))
 	shim.Run(context.Background(), &manager{name: runtimeName, stdin: os.Stdin})
 }

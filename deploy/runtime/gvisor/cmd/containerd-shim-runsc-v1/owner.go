@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +42,8 @@ func endWithOwner(owner string) error {
 			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
 			alive = errors.Is(err, unix.EINTR)
 		}
+		// Held to the end: nothing can be started behind the back of the search.
+		syscall.ForkLock.Lock()
 		killDescendants(os.Getpid())
 		os.Exit(1)
 	}()
@@ -48,9 +51,10 @@ func endWithOwner(owner string) error {
 }
 
 // killDescendants ends the sandbox and whatever else the shim started. It looks
-// again until nothing is found, since the shim inherits orphans.
+// again until it has found nothing twice: the shim inherits orphans, and one
+// that changes parents while it looks may be missed once.
 func killDescendants(root int) {
-	for {
+	for empty := 0; empty < 2; {
 		children := map[int][]int{}
 		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 		for _, path := range stats {
@@ -68,8 +72,8 @@ func killDescendants(root int) {
 				queue = append(queue, pid)
 			}
 		}
-		if killed == 0 {
-			return
+		if empty++; killed > 0 {
+			empty = 0
 		}
 	}
 }

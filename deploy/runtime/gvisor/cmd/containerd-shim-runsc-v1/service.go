@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -51,10 +50,6 @@ type service struct {
 }
 
 func newService(ctx context.Context, publisher shim.Publisher, down shutdown.Service, configPath string) (*service, error) {
-	if err := endWithOwner(os.Getenv(ownerEnv)); err != nil {
-		down.Shutdown()
-		return nil, err
-	}
 	tasks, err := runsc.NewTaskService(ctx, publisher, down)
 	if err != nil {
 		down.Shutdown()

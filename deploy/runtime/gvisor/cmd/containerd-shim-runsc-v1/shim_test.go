@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -107,5 +110,61 @@ func TestOwnerIsGivenAsPidAndStartTime(t *testing.T) {
 	self, found := process(os.Getpid())
 	if !found || self.parent != os.Getppid() || self.start == "" {
 		t.Fatalf("read %+v of this process", self)
+	}
+}
+
+// testOwnerEnv makes this program a shim that starts processes without end.
+const testOwnerEnv = "SHIM_TEST_OWNER"
+
+func TestMain(m *testing.M) {
+	owner := os.Getenv(testOwnerEnv)
+	if owner == "" {
+		os.Exit(m.Run())
+	}
+	if err := endWithOwner(owner); err != nil {
+		panic(err)
+	}
+	for {
+		cmd := exec.Command("sleep", "20")
+		cmd.Stdout = os.Stdout
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
+		os.Stdout.WriteString(".")
+	}
+}
+
+func TestNothingIsStartedBehindTheEndOfTheOwner(t *testing.T) {
+	for range 5 {
+		owner := exec.Command("sleep", "1000")
+		if err := owner.Start(); err != nil {
+			t.Fatal(err)
+		}
+		now, _ := process(owner.Process.Pid)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d:%s", testOwnerEnv, owner.Process.Pid, now.start))
+		cmd.Stdout = w
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		_ = owner.Process.Kill()
+		_ = owner.Wait()
+		_ = cmd.Wait()
+		// Each child holds the pipe: it ends only when all are dead.
+		if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Errorf("a child has survived: %v", err)
+		}
+		r.Close()
 	}
 }
