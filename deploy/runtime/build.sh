@@ -56,18 +56,21 @@ provide() {
 	local hash dir new started=$SECONDS
 	hash=$(inputs "$1" | sha256sum | cut -c1-20)
 	dir=$cache/$hash
+	mkdir -p "$cache"
+	# Who comes while it is being built, in another clone, waits for it.
+	exec 9>"$cache/$1.lock"
+	flock 9
 	if [ ! -d "$dir" ]; then
 		echo "runtime: building $1 (once, about a minute or two)"
-		mkdir -p "$cache"
 		new=$(mktemp -d "$cache/new.XXXXXX")
 		trap 'rm -rf "$new"' EXIT
-		(compile "$1" "$new") 2>&1 | progress "$1"
+		(compile "$1" "$new") 2>&1 9>&- | progress "$1"
 		chmod -R 755 "$new"
-		# Whoever is second to finish the same build uses the first one's.
-		mv -T "$new" "$dir" 2>/dev/null || rm -rf "$new"
+		mv -T "$new" "$dir"
 		trap - EXIT
 		echo "runtime: built $1 in $((SECONDS - started)) s"
 	fi
+	exec 9>&-
 	local file
 	(cd "$dir" && find . -type f -printf '%P\n') | while read -r file; do
 		cmp -s "$dir/$file" "$bin/$file" && continue
