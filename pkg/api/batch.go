@@ -27,11 +27,14 @@ type BatchSettings struct {
 	Callback  *Callback  `json:"callback,omitempty" doc:"Who is told of the end, by a signed POST."`
 }
 
-// What a batch is told, as the record of it has it.
+// What a batch is told, as its record has it.
 type (
+	// StopAfter ends the rest of a group early.
 	StopAfter = job.StopAfter
-	Success   = job.Success
-	Callback  = job.Callback
+	// Success is when a batch has passed.
+	Success = job.Success
+	// Callback is who is told of the end.
+	Callback = job.Callback
 )
 
 // BatchItem is one line of a batch: a submit with a key.

@@ -19,10 +19,7 @@ type BatchReader struct {
 	vars     []string
 }
 
-var (
-	placeholder = regexp.MustCompile(`\{\{([A-Za-z_][A-Za-z0-9_]{0,63})\}\}`)
-	varPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
-)
+var placeholder = regexp.MustCompile(`\{\{([A-Za-z_][A-Za-z0-9_]{0,63})\}\}`)
 
 // DecodeBatchHead reads the first line of an NDJSON batch if that has its
 // settings; head is false if it is an item.

@@ -31,10 +31,10 @@ import (
 // Version is that of the format.
 const Version = 1
 
-// ErrDamaged: the file is not a backup, or not a whole one.
+// ErrDamaged is of a file that is not a backup, or not a whole one.
 var ErrDamaged = errors.New("backup is damaged")
 
-// ErrFormat: another release is needed to read it.
+// ErrFormat is of a backup that another release is needed for.
 var ErrFormat = errors.New("backup is of another release")
 
 // Kinds of entries that hold lines.

@@ -58,8 +58,9 @@ func TestBackoffDoublesUpToItsBoundWithSomeChance(t *testing.T) {
 	retry := job.Retry{MaxAttempts: 20, On: []string{"program"}, Backoff: 100, MaxBackoff: 1000}
 	exited := job.Verdict{Blame: job.BlameProgram, Reason: job.Exited}
 	var before []job.Outcome
-	for _, want := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
-		want *= time.Millisecond
+	for _, want := range []time.Duration{
+		100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, time.Second, time.Second,
+	} {
 		_, longest, _ := retry.Next(tried(before...), exited, 0)
 		_, shortest, _ := retry.Next(tried(before...), exited, 1)
 		if longest != want || shortest != want*3/4 {

@@ -17,7 +17,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
-// ErrNotEmpty: a backup can only be restored where there are no jobs.
+// ErrNotEmpty is of a restore where there are jobs.
 var ErrNotEmpty = errors.New("there are jobs here already")
 
 // Restoring is what stands in CFG while a system is being filled.
