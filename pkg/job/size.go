@@ -40,18 +40,17 @@ var sizeUnits = map[string]float64{
 
 // UnmarshalJSON reads an integer or a text.
 func (b *Bytes) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		parsed, err := ParseBytes(text)
-		*b = parsed
-		return err
+	n, err := strconv.ParseInt(string(data), 10, 64)
+	if err == nil { // as records have it
+		*b = Bytes(n)
+		return nil
 	}
-	var n int64
-	if err := json.Unmarshal(data, &n); err != nil {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
 		return fmt.Errorf("%s is not a size; write bytes as a whole number, or text such as \"64Mi\"", data)
 	}
-	*b = Bytes(n)
-	return nil
+	*b, err = ParseBytes(text)
+	return err
 }
 
 // String writes the size with the largest binary unit that divides it.
@@ -82,19 +81,19 @@ func (m Millis) String() string { return m.Duration().String() }
 
 // UnmarshalJSON reads an integer or a text.
 func (m *Millis) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return fmt.Errorf("%q is not a duration; write milliseconds as a whole number, or text such as \"10s\"", text)
-		}
-		*m = MillisOf(d)
+	n, err := strconv.ParseInt(string(data), 10, 64)
+	if err == nil && n <= math.MaxInt64/int64(time.Millisecond) { // as records have it
+		*m = Millis(n)
 		return nil
 	}
-	var n int64
-	if err := json.Unmarshal(data, &n); err != nil || n > math.MaxInt64/int64(time.Millisecond) {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
 		return fmt.Errorf("%s is not a duration; write milliseconds as a whole number, or text such as \"10s\"", data)
 	}
-	*m = Millis(n)
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration; write milliseconds as a whole number, or text such as \"10s\"", text)
+	}
+	*m = MillisOf(d)
 	return nil
 }
