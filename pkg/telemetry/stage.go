@@ -2,6 +2,8 @@ package telemetry
 
 import (
 	"context"
+	"encoding/binary"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -44,6 +46,9 @@ func (r *Recording) Spans() []job.Span {
 func (r *Recording) add(s job.Span) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.spans == nil {
+		r.spans = make([]job.Span, 0, 8) // what an attempt has at least
+	}
 	if len(r.spans) < maxSpans {
 		r.spans = append(r.spans, s)
 	}
@@ -53,7 +58,8 @@ func (r *Recording) add(s job.Span) {
 // goroutine at a time.
 type Stage struct {
 	recording *Recording
-	span      trace.Span
+	span      trace.Span // nil where spans go nowhere but into the record
+	id        trace.SpanID
 	parent    trace.SpanContext
 	name      string
 	start     time.Time
@@ -70,19 +76,40 @@ func Start(ctx context.Context, name string, attrs ...attribute.KeyValue) (conte
 
 // StartAt begins a stage that began at the given moment.
 func StartAt(ctx context.Context, name string, start time.Time, attrs ...attribute.KeyValue) (context.Context, *Stage) {
-	s := &Stage{name: name, start: start, attrs: map[string]string{}}
+	s := &Stage{name: name, start: start}
 	s.recording, _ = ctx.Value(recordingKey{}).(*Recording)
 	s.Set(attrs...)
 	if s.recording == nil || s.recording.tel == nil {
 		return ctx, s
 	}
 	s.parent = trace.SpanContextFromContext(ctx)
-	ctx, s.span = s.recording.tel.tracer.Start(ctx, name, trace.WithTimestamp(start), trace.WithAttributes(attrs...))
-	return ctx, s
+	if tracer := s.recording.tel.tracer; tracer != nil {
+		ctx, s.span = tracer.Start(ctx, name, trace.WithTimestamp(start), trace.WithAttributes(attrs...))
+		s.id = s.span.SpanContext().SpanID()
+		return ctx, s
+	}
+	here := child(s.parent)
+	s.id = here.SpanID()
+	return trace.ContextWithSpanContext(ctx, here), s
+}
+
+// child is what the tracer would make of a span below parent, without the span.
+func child(parent trace.SpanContext) trace.SpanContext {
+	c := trace.SpanContextConfig{TraceID: parent.TraceID(), TraceFlags: parent.TraceFlags(), TraceState: parent.TraceState()}
+	if !c.TraceID.IsValid() {
+		c.TraceFlags = trace.FlagsSampled
+		binary.NativeEndian.PutUint64(c.TraceID[:8], rand.Uint64())
+		binary.NativeEndian.PutUint64(c.TraceID[8:], rand.Uint64()|1) // never zero
+	}
+	binary.NativeEndian.PutUint64(c.SpanID[:], rand.Uint64()|1)
+	return trace.NewSpanContext(c)
 }
 
 // Set adds attributes to the stage.
 func (s *Stage) Set(attrs ...attribute.KeyValue) {
+	if s.attrs == nil && len(attrs) > 0 {
+		s.attrs = make(map[string]string, len(attrs))
+	}
 	for _, a := range attrs {
 		s.attrs[string(a.Key)] = a.Value.String()
 	}
@@ -105,22 +132,21 @@ func (s *Stage) EndAt(end time.Time, err error) job.Span {
 	if end.Before(s.start) {
 		end = s.start
 	}
-	s.result = job.Span{Name: s.name, Start: s.start.UTC(), End: end.UTC()}
-	if len(s.attrs) > 0 {
-		s.result.Attrs = s.attrs
-	}
+	s.result = job.Span{Name: s.name, Start: s.start.UTC(), End: end.UTC(), Attrs: s.attrs}
 	if err != nil {
 		s.result.Error = err.Error()
 	}
-	if s.span == nil {
-		return s.result
+	if !s.id.IsValid() {
+		return s.result // nobody records
 	}
-	if err != nil {
-		s.span.SetStatus(codes.Error, err.Error())
+	if s.span != nil {
+		if err != nil {
+			s.span.SetStatus(codes.Error, err.Error())
+		}
+		s.span.End(trace.WithTimestamp(end))
 	}
-	s.span.End(trace.WithTimestamp(end))
 	s.result.Service = s.recording.tel.service
-	s.result.ID = s.span.SpanContext().SpanID().String()
+	s.result.ID = s.id.String()
 	if s.parent.HasSpanID() {
 		s.result.Parent = s.parent.SpanID().String()
 	}

@@ -30,14 +30,28 @@ type Config struct {
 
 // Telemetry makes the spans of one role. The nil Telemetry makes none.
 type Telemetry struct {
-	service  string
+	service string
+	// Both nil without a collector: what stands in the record needs no spans
+	// of the SDK, which cost more than the rest of a stage.
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
 }
 
 // Setup starts telemetry for one role; Shutdown ends it.
 func Setup(ctx context.Context, c Config) (*Telemetry, error) {
-	options := []sdktrace.TracerProviderOption{
+	t := &Telemetry{service: c.Service}
+	target, err := c.target()
+	if err != nil {
+		return nil, fmt.Errorf("endpoint of the collector: %w", err)
+	}
+	if target == "" {
+		return t, nil
+	}
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(target))
+	if err != nil {
+		return nil, fmt.Errorf("start trace exporter: %w", err)
+	}
+	t.provider = sdktrace.NewTracerProvider(
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.namespace", "sandlot"),
 			attribute.String("service.name", "sandlot-"+c.Service),
@@ -45,24 +59,10 @@ func Setup(ctx context.Context, c Config) (*Telemetry, error) {
 			attribute.String("service.version", c.Version),
 		)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())),
-	}
-	target, err := c.target()
-	if err != nil {
-		return nil, fmt.Errorf("endpoint of the collector: %w", err)
-	}
-	if target != "" {
-		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(target))
-		if err != nil {
-			return nil, fmt.Errorf("start trace exporter: %w", err)
-		}
-		options = append(options, sdktrace.WithBatcher(exporter))
-	}
-	provider := sdktrace.NewTracerProvider(options...)
-	return &Telemetry{
-		service:  c.Service,
-		provider: provider,
-		tracer:   provider.Tracer("github.com/sandlot-dev/sandlot"),
-	}, nil
+		sdktrace.WithBatcher(exporter),
+	)
+	t.tracer = t.provider.Tracer("github.com/sandlot-dev/sandlot")
+	return t, nil
 }
 
 // target is where traces go, empty for nowhere. The exporter would take a URL
@@ -81,7 +81,7 @@ func (c Config) target() (string, error) {
 // Shutdown sends what is still held to the collector, as long as ctx lasts.
 // It is safe to call twice.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	if t == nil {
+	if t == nil || t.provider == nil {
 		return nil
 	}
 	if err := t.provider.Shutdown(ctx); err != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -76,6 +77,28 @@ func TestTraceContextTravelsInHeaders(t *testing.T) {
 	}
 	if got := telemetry.TraceIDOf("nonsense"); got != "" {
 		t.Errorf("nonsense names trace %q", got)
+	}
+}
+
+// The program in a sandbox sees the flags, wherever spans go.
+func TestStagesKeepTheFlagsOfTheCaller(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	for name, config := range map[string]telemetry.Config{
+		"without a collector": {Service: "worker"},
+		"with one":            {Service: "worker", Endpoint: server.URL},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tel := setup(t, config)
+			for caller, flags := range map[string]string{"": "-01", caller: "-01", caller[:len(caller)-1] + "0": "-00"} {
+				ctx, _ := tel.Job(telemetry.WithTraceParent(t.Context(), caller))
+				ctx, stage := telemetry.Start(ctx, telemetry.Submit)
+				got := telemetry.TraceParent(ctx)
+				if span := stage.End(nil); !strings.HasSuffix(got, flags) || !strings.Contains(got, "-"+span.ID+"-") {
+					t.Errorf("caller %q: traceparent %q of span %q", caller, got, span.ID)
+				}
+			}
+		})
 	}
 }
 
