@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ type puller struct {
 	sub   *nats.Subscription
 	inbox string
 	n     int // of requests
+	// subject and ask make a request.
+	subject string
+	ask     []byte
 }
 
 var errPullAgain = errors.New("pull again")
@@ -108,12 +112,21 @@ func (q *Queue) puller(from line) (*puller, error) {
 		q.pullers.idle[from] = idle[:len(idle)-1]
 		return p, nil
 	}
+	ask, err := json.Marshal(map[string]any{
+		"batch": 1, "expires": pullExpiry, "idle_heartbeat": pullBeat, "group": priorityGroup, "priority": 0,
+	})
+	if err != nil {
+		return nil, err
+	}
 	inbox := q.nc.NewInbox()
 	sub, err := q.nc.SubscribeSync(inbox + ".*")
 	if err != nil {
 		return nil, err
 	}
-	return &puller{q: q, line: from, sub: sub, inbox: inbox}, nil
+	return &puller{
+		q: q, line: from, sub: sub, inbox: inbox, ask: ask,
+		subject: "$JS.API.CONSUMER.MSG.NEXT." + readyStream(from.pool) + "." + readyConsumer(from.class),
+	}, nil
 }
 
 func (all *pullers) put(p *puller) {
@@ -129,16 +142,9 @@ func (all *pullers) put(p *puller) {
 // discarded: its request may still be alive.
 func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
 	p.n++
-	reply := fmt.Sprintf("%s.%d", p.inbox, p.n)
+	reply := p.inbox + "." + strconv.Itoa(p.n)
 	reconnected := p.q.Reconnected()
-	ask, err := json.Marshal(map[string]any{
-		"batch": 1, "expires": pullExpiry, "idle_heartbeat": pullBeat, "group": priorityGroup, "priority": 0,
-	})
-	if err != nil {
-		return nil, err
-	}
-	subject := "$JS.API.CONSUMER.MSG.NEXT." + readyStream(p.line.pool) + "." + readyConsumer(p.line.class)
-	if err := p.q.nc.PublishRequest(subject, reply, ask); err != nil {
+	if err := p.q.nc.PublishRequest(p.subject, reply, p.ask); err != nil {
 		return nil, err
 	}
 	for {
