@@ -98,10 +98,10 @@ bench-shares: ## Measure how fair the release is: 20 tenants by weight, and a fl
 	@SANDLOT_SHARES=full go test ./scheduler -run 'FinishedJobsFollow|FloodDoesNot' -count 1 -v -timeout 20m | grep -v 'time='
 
 .PHONY: bench-queue
-bench-queue: build ## Measure the queue beside River and asynq, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000
+bench-queue: build ## Measure the queue beside River and asynq, with jobs that do nothing. Short: ROUNDS=1 JOBS=5000 BACKLOG=10000; PLOT=file for the picture
 	@bench/peers/setup.sh
 	@cd bench/peers && CGO_ENABLED=0 go build -o ../out/peers .
-	@go run ./bench/queue --sandlot $(BIN)/sandlot --peers bench/out/peers --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG)
+	@go run ./bench/queue --sandlot $(BIN)/sandlot --peers bench/out/peers --out bench/out --rounds $(ROUNDS) --jobs $(JOBS) --backlog $(BACKLOG) $(if $(PLOT),--plot $(PLOT))
 
 .PHONY: bench-batch
 bench-batch: build ## Run a batch of a million items whose scheduler is killed three times. Short: ITEMS=50000

@@ -38,10 +38,10 @@ func (s *settings) cost(ctx context.Context) ([]figure.Figure, error) {
 	all = append(all, figure.Of("queue_cpu_us_per_job_1k", few, "us"),
 		figure.Of("queue_cpu_us_per_job_"+short(s.backlog), many, "us"),
 		figure.Of("queue_cpu_many_over_few", many/few, "ratio"))
-	if err := os.MkdirAll(s.out, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.plot), 0o755); err != nil {
 		return nil, err
 	}
-	return all, os.WriteFile(filepath.Join(s.out, "queue-cost.svg"), plot(points), 0o644)
+	return all, os.WriteFile(s.plot, plot(points), 0o644)
 }
 
 // short is a number as it stands in the name of a figure.

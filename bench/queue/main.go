@@ -35,6 +35,7 @@ type settings struct {
 	backlog int
 	items   int
 	pprof   string
+	plot    string
 	only    string
 	// peerBinary is bench/peers; empty to measure ours alone.
 	peerBinary string
@@ -65,6 +66,7 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&s.slots, "slots", 256, "slots of the worker")
 	f.IntVar(&s.backlog, "backlog", 1_000_000, "jobs queued behind in the longer of the two measurements of cost")
 	f.StringVar(&s.pprof, "pprof", "", "directory for processor profiles of the parts; the scheduler is then a part of this binary")
+	f.StringVar(&s.plot, "plot", "", "file for the picture of the cost; queue-cost.svg in --out by default")
 	f.StringVar(&s.peerBinary, "peers", "", "the binary of bench/peers; without it ours is measured alone")
 	f.StringVar(&s.only, "only", "", "measure only: rate, strict, idle or cost; batch is measured alone")
 	f.IntVar(&s.items, "items", 1_000_000, "items of the batch")
@@ -74,6 +76,9 @@ func run(ctx context.Context, args []string) error {
 	var err error
 	if s.sandlot, err = filepath.Abs(s.sandlot); err != nil {
 		return err
+	}
+	if s.plot == "" {
+		s.plot = filepath.Join(s.out, "queue-cost.svg")
 	}
 	if s.only == "batch" {
 		return s.bigBatch(ctx)
