@@ -81,10 +81,9 @@ func (q *Queue) putParts(ctx context.Context, store jetstream.ObjectStore, name 
 		return Object{}, err
 	}
 	meta := jetstream.ObjectMeta{Name: name, Metadata: map[string]string{metaSchema: strconv.Itoa(job.Schema)}}
-	body := io.Reader(bytes.NewReader(first))
 	parts := 0
 	if len(first) > smallObject {
-		rest := io.MultiReader(body, counted)
+		rest := io.MultiReader(bytes.NewReader(first), counted)
 		for more := true; more; parts++ {
 			n, err := putOne(ctx, store, jetstream.ObjectMeta{Name: partName(name, parts)}, io.LimitReader(rest, partSize))
 			if err != nil {
@@ -93,13 +92,13 @@ func (q *Queue) putParts(ctx context.Context, store jetstream.ObjectStore, name 
 			}
 			more = n == partSize
 		}
-		body = strings.NewReader("")
+		first = nil
 	}
 	obj := Object{Name: name, Size: counted.n, SHA256: hex.EncodeToString(sum.Sum(nil)), At: time.Now()}
 	meta.Metadata[metaParts] = strconv.Itoa(parts)
 	meta.Metadata[metaSize] = strconv.FormatInt(obj.Size, 10)
 	meta.Metadata[metaSHA256] = obj.SHA256
-	if _, err := putOne(ctx, store, meta, body); err != nil {
+	if err := putSurely(ctx, store, meta, first); err != nil {
 		removeParts(ctx, store, name, parts)
 		return Object{}, err
 	}
@@ -112,10 +111,29 @@ const smallObject = 1 << 20
 // partTimeout bounds the way of one part, in either direction.
 const partTimeout = 10 * time.Minute
 
+// putSurely stores what is in memory, again while the server is away, until
+// ctx ends.
+func putSurely(ctx context.Context, store jetstream.ObjectStore, meta jetstream.ObjectMeta, body []byte) error {
+	for {
+		_, err := putOne(ctx, store, meta, bytes.NewReader(body))
+		if err == nil || !transient(err) {
+			return err
+		}
+		if ended := pause(ctx, 100*time.Millisecond); ended != nil {
+			return fmt.Errorf("%w (%w)", ended, err)
+		}
+	}
+}
+
 func putOne(ctx context.Context, store jetstream.ObjectStore, meta jetstream.ObjectMeta, r io.Reader) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, partTimeout)
 	defer cancel()
-	info, err := store.Put(ctx, meta, r)
+	// Where a deadline is set, the client sets none to the answers: one that
+	// gets lost would be waited for until then.
+	untimed, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(ctx, end)()
+	info, err := store.Put(untimed, meta, r)
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -68,6 +69,27 @@ func TestReplacedObjectIsTheNewOne(t *testing.T) {
 	defer r.Close()
 	if got, err := io.ReadAll(r); err != nil || string(got) != "second" {
 		t.Fatalf("%q %v", got, err)
+	}
+}
+
+// TestAnObjectIsStoredThoughAPieceGotLost would wait for minutes if nobody
+// noticed that no answer comes.
+func TestAnObjectIsStoredThoughAPieceGotLost(t *testing.T) {
+	for _, lost := range []string{"PUB $O.OUT.C.", "PUB $O.OUT.M."} {
+		s := stageFar(t)
+		s.proxy.loseOnce(lost)
+		if _, err := s.q.Put(within(t), queue.Outputs, "job/a", strings.NewReader("some text")); err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := s.near.Open(within(t), queue.Outputs, "job/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if string(got) != "some text" || err != nil || !s.proxy.lost() {
+			t.Errorf("%q is stored, %v; lost: %v", got, err, s.proxy.lost())
+		}
+		_ = r.Close()
 	}
 }
 
