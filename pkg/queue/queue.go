@@ -108,6 +108,9 @@ func (q *Queue) connect(ctx context.Context) error {
 	opts := []nats.Option{
 		nats.Name("sandlot " + q.cfg.Name),
 		nats.MaxReconnects(-1),
+		// Of what is asked for one by one few answers ever wait. The client
+		// would set half a megabyte aside for each who asks.
+		nats.SyncQueueLen(syncQueue),
 		nats.ReconnectWait(200 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 100*time.Millisecond),
 		nats.Timeout(2 * time.Second),
@@ -175,6 +178,9 @@ func (q *Queue) address() string {
 }
 
 const (
+	// syncQueue is how many messages wait for a slot at most: its hint, and
+	// what was said to earlier requests.
+	syncQueue = 64
 	// asyncWindow is how many publishes may be under way at once.
 	asyncWindow = 512
 	// logWindow is how many log chunks may be; more are dropped.

@@ -133,6 +133,41 @@ type batchRequest struct {
 	MultiLast []string `json:"multi_last,omitempty"`
 }
 
+// one asks for the first message from a sequence on, or for the last of one
+// subject: what batch does, in one round trip that needs no inbox of its own.
+// found is empty where there is none.
+func (q *Queue) one(ctx context.Context, stream string, ask batchRequest) (found []message, err error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	subject, data := "$JS.API.DIRECT.GET."+stream, []byte(nil)
+	if len(ask.MultiLast) == 1 {
+		subject += "." + ask.MultiLast[0]
+	} else if data, err = json.Marshal(batchRequest{Seq: ask.Seq, NextFor: ask.NextFor}); err != nil {
+		return nil, err
+	}
+	m, err := q.request(ctx, subject, data)
+	if err != nil {
+		return nil, fmt.Errorf("get from %s: %w", stream, err)
+	}
+	switch found, err := direct(m); {
+	case errors.Is(err, job.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("get from %s: %w", stream, err)
+	default:
+		return []message{found}, nil
+	}
+}
+
+// some is one or batch, whichever is enough.
+func (q *Queue) some(ctx context.Context, stream string, ask batchRequest) (found []message, err error) {
+	if ask.Batch == 1 || len(ask.MultiLast) == 1 {
+		return q.one(ctx, stream, ask)
+	}
+	found, _, err = q.batch(ctx, stream, ask)
+	return found, err
+}
+
 // batch is the answer; more says that there was more to come.
 func (q *Queue) batch(ctx context.Context, stream string, ask batchRequest) (found []message, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
@@ -142,7 +177,9 @@ func (q *Queue) batch(ctx context.Context, stream string, ask batchRequest) (fou
 		return nil, false, err
 	}
 	inbox := q.nc.NewInbox()
-	sub, err := q.nc.SubscribeSync(inbox)
+	// Room for all that is asked for, and the end: what does not fit is lost.
+	answers := make(chan *nats.Msg, max(ask.Batch, len(ask.MultiLast))+2)
+	sub, err := q.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return nil, false, fmt.Errorf("get from %s: %w", stream, err)
 	}
@@ -151,9 +188,14 @@ func (q *Queue) batch(ctx context.Context, stream string, ask batchRequest) (fou
 		return nil, false, fmt.Errorf("get from %s: %w", stream, err)
 	}
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return nil, false, fmt.Errorf("get from %s: %w", stream, err)
+		var m *nats.Msg
+		select {
+		case m = <-answers:
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("get from %s: %w", stream, ctx.Err())
+		}
+		if m == nil { // the connection was closed
+			return nil, false, fmt.Errorf("get from %s: %w", stream, nats.ErrConnectionClosed)
 		}
 		switch m.Header.Get("Status") {
 		case "204": // the end

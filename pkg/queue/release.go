@@ -228,7 +228,7 @@ func (q *Queue) heads(ctx context.Context, l *Lease, lane Lane, n int) ([]messag
 	l.mu.Lock()
 	from := l.cut[lane.Subject] + 1
 	l.mu.Unlock()
-	heads, _, err := q.batch(ctx, intakeStream, batchRequest{Seq: from, NextFor: lane.Subject, Batch: n})
+	heads, err := q.some(ctx, intakeStream, batchRequest{Seq: from, NextFor: lane.Subject, Batch: n})
 	if err != nil || len(heads) > 0 || !q.layout.replicated() {
 		return heads, err
 	}
@@ -356,7 +356,7 @@ func (q *Queue) recordsOf(ctx context.Context, hints []message) (map[string]know
 }
 
 func (q *Queue) someRecords(ctx context.Context, shard int, subjects []string, found map[string]known) error {
-	page, _, err := q.batch(ctx, recordStream(shard), batchRequest{MultiLast: subjects})
+	page, err := q.some(ctx, recordStream(shard), batchRequest{MultiLast: subjects})
 	if err != nil {
 		return err
 	}
