@@ -14,7 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 bin=${2:-$root/bin}
 dist=${3:-$root/dist}
 name=sandlot-${version#v}-linux-$(go env GOARCH)
-programs=(sandlot-agent containerd ctr nats-server runsc containerd-shim-runsc-v1 gvisor-bin/gvisor-sentry-prewarmer)
+programs=(sandlot-agent containerd ctr nats-server runsc containerd-shim-runsc-v1 containerd-shim-sandlot-v1 sandlot-runtime gvisor-bin/gvisor-sentry-prewarmer)
 sbom=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # One time stamp for all files: that of the commit, where there is one.
 epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)}
