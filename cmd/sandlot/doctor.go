@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) doctorCmd() *cobra.Command {
-	config := gvisor.CheckConfig{}
+	config := gvisor.CheckConfig{Runtime: gvisor.Stock}
 	var containerd string
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -24,6 +24,9 @@ something is wrong.`,
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config.Absolute = containerd != ""
+			if err := config.Runtime.Valid(); err != nil {
+				return usageError{cmd, fmt.Errorf("--%w", err)}
+			}
 			r := a.examine(cmd.Context(), config)
 			if err := a.show(r, func(w io.Writer) { r.show(w) }); err != nil {
 				return err
@@ -36,7 +39,8 @@ something is wrong.`,
 	}
 	cmd.Flags().StringVar(&config.RuntimeDir, "runtime-dir", "", "where to find runsc, containerd and the shim (default: beside sandlot)")
 	cmd.Flags().StringVar(&containerd, "containerd", "", "check for a worker that uses this containerd of the host")
-	withEnv(cmd.Flags(), "runtime-dir", "containerd")
+	cmd.Flags().StringVar((*string)(&config.Runtime), "runtime", string(config.Runtime), runtimeUsage)
+	withEnv(cmd.Flags(), "runtime-dir", "containerd", "runtime")
 	return cmd
 }
 

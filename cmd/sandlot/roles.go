@@ -17,6 +17,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/scheduler"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
 )
 
 // The settings of the roles. `up` is a scheduler and a worker on an embedded
@@ -29,6 +30,7 @@ func defaultScheduler() schedulerConfig {
 func defaultWorker(drain time.Duration) workerConfig {
 	return workerConfig{
 		Pool: job.DefaultPool, Classes: []string{job.DefaultClass}, Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
+		Runtime: string(gvisor.Stock),
 	}
 }
 
@@ -123,6 +125,8 @@ type workerConfig struct {
 	Containerd string
 	// RuntimeDir is where runsc, containerd and the rest are looked for first.
 	RuntimeDir string
+	// Runtime is what makes the sandboxes; see gvisor.Choice.
+	Runtime string
 	// Drain is how long running jobs may go on after the worker is told to stop.
 	Drain time.Duration
 }
@@ -135,9 +139,12 @@ func (c *workerConfig) flags(f *pflag.FlagSet) {
 	f.IntVar(&c.Slots, "slots", c.Slots, "how many jobs to run at once")
 	f.StringVar(&c.Containerd, "containerd", c.Containerd, "socket of the host's containerd (default: start one of our own)")
 	f.StringVar(&c.RuntimeDir, "runtime-dir", c.RuntimeDir, "where to find runsc, containerd and the shim (default: beside sandlot)")
+	f.StringVar(&c.Runtime, "runtime", c.Runtime, runtimeUsage)
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running jobs may go on after a signal to stop")
-	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "drain")
+	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "runtime", "drain")
 }
+
+const runtimeUsage = "what makes the sandboxes: stock, gVisor's shim, a process for each; or resident, one process for all, which costs less"
 
 // plainName is what ids and pools may look like: they become parts of NATS
 // subjects.
@@ -153,6 +160,9 @@ func (c *workerConfig) wrong() problems {
 	}
 	pairs("--worker-label", c.Labels, nil, &p)
 	p.check(c.Slots >= 1 && c.Slots <= 1024, "--slots %d: write a number from 1 to 1024", c.Slots)
+	if err := gvisor.Choice(c.Runtime).Valid(); err != nil {
+		p.addf("--%v", err)
+	}
 	p.check(c.Drain >= 0, "--drain %s: write a duration of 0 or more", c.Drain)
 	if c.Containerd != "" {
 		_, err := os.Stat(strings.TrimPrefix(c.Containerd, "unix://"))

@@ -348,9 +348,15 @@ func (s *stack) startRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	address := strings.TrimPrefix(s.worker.Containerd, "unix://")
+	chosen, why := gvisor.Choice(s.worker.Runtime).On(programs, address)
+	if why != nil {
+		s.log.Warn("sandboxes are made by the stock runtime", "reason", why)
+	}
 	containerd, err := gvisor.StartContainerd(ctx, gvisor.ContainerdConfig{
-		Dir: s.dir, Address: strings.TrimPrefix(s.worker.Containerd, "unix://"), Binaries: programs,
+		Dir: s.dir, Address: address, Binaries: programs,
 		RunscFlags: gvisor.RunscFlags(),
+		Resident:   chosen == gvisor.Resident,
 		Logger:     s.log,
 	})
 	if err != nil {

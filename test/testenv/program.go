@@ -37,7 +37,7 @@ func Build(dir string) (Program, error) {
 			return Program{}, fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
-	for _, name := range []string{"containerd", "ctr", "nats-server", "runsc", "containerd-shim-runsc-v1"} {
+	for _, name := range []string{"containerd", "ctr", "nats-server", "runsc", "containerd-shim-runsc-v1", "containerd-shim-sandlot-v1", "sandlot-runtime", "gvisor-bin"} {
 		err := os.Symlink(filepath.Join(root, "bin", name), filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return Program{}, fmt.Errorf("link %s: %w", name, err)

@@ -7,16 +7,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sandlot-dev/sandlot/pkg/image"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
 	"github.com/sandlot-dev/sandlot/worker/sandboxtest"
 )
 
 // TestSandboxesStartAccelerated reads in gVisor's own log of a sandbox that
 // the programs which make starts cheap were in use, not only installed.
 func TestSandboxesStartAccelerated(t *testing.T) {
+	for _, c := range []gvisor.Choice{gvisor.Stock, gvisor.Resident} {
+		t.Run(string(c), func(t *testing.T) { testAccelerated(t, c) })
+	}
+}
+
+func testAccelerated(t *testing.T, c gvisor.Choice) {
 	logs := t.TempDir()
-	h := &host{dir: shortDir(t), archives: map[string]image.Archive{}, flags: map[string]string{"debug": "true", "debug-log": logs + "/"}}
-	h.start(t)
+	h := openWith(t, &host{choice: c, flags: map[string]string{"debug": "true", "debug-log": logs + "/"}})
 	sandboxtest.Must(t, h.runtime, sandboxtest.Sh(h.image(t, "busybox"), "echo hello"))
 	var text []byte
 	files, _ := filepath.Glob(filepath.Join(logs, "*"))

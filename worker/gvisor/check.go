@@ -42,6 +42,8 @@ type Fact struct {
 type CheckConfig struct {
 	// RuntimeDir is where the programs are; see FindBinaries.
 	RuntimeDir string
+	// Runtime is what the worker is to make sandboxes with.
+	Runtime Choice
 	// Absolute is for a worker that uses a host's containerd: its sandboxes
 	// then have their cgroups below the root, not below the worker's own.
 	Absolute bool
@@ -53,7 +55,7 @@ type CheckConfig struct {
 func Check(ctx context.Context, config CheckConfig) ([]Fact, []Problem) {
 	c := &check{}
 	c.user()
-	c.programs(ctx, config.RuntimeDir)
+	c.programs(ctx, config)
 	c.cgroups(!config.Absolute)
 	c.fileSystems()
 	c.openFiles()
@@ -80,8 +82,8 @@ func (c *check) user() {
 	}
 }
 
-func (c *check) programs(ctx context.Context, dir string) {
-	found, err := FindBinaries(dir)
+func (c *check) programs(ctx context.Context, config CheckConfig) {
+	found, err := FindBinaries(config.RuntimeDir)
 	if err != nil {
 		c.problem("", "build them with `make build`, or name their directory in SANDLOT_RUNTIME_DIR", "%v", err)
 	}
@@ -101,6 +103,7 @@ func (c *check) programs(ctx context.Context, dir string) {
 	}
 	if found.Runsc != "" {
 		c.facts = append(c.facts, accelerators(found)...)
+		c.facts = append(c.facts, config.Runtime.fact(found, config.Absolute))
 	}
 	slices.SortFunc(c.facts, func(a, b Fact) int { return strings.Compare(a.Name, b.Name) })
 }

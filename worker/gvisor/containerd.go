@@ -19,6 +19,9 @@ const Namespace = "sandlot"
 // RuntimeName is gVisor's shim, as containerd finds it.
 const RuntimeName = "io.containerd.runsc.v1"
 
+// ResidentName is the front of the resident runtime, as containerd finds it.
+const ResidentName = "io.containerd.sandlot.v1"
+
 const (
 	startTimeout = 30 * time.Second
 	closeTimeout = 4500 * time.Millisecond
@@ -35,6 +38,9 @@ type ContainerdConfig struct {
 	Binaries Binaries
 	// RunscFlags are runsc's flags without dashes, such as network: none.
 	RunscFlags map[string]string
+	// Resident has all sandboxes made by one process beside the managed
+	// containerd, instead of by a shim each. See Choice.On.
+	Resident bool
 	// Logger is told of deaths and restarts. Required.
 	Logger *slog.Logger
 }
@@ -148,7 +154,7 @@ func (c *Containerd) renew(ctx context.Context) error {
 
 func (c *Containerd) connect(ctx context.Context, address string) (err error) {
 	c.client, err = containerd.New(address,
-		containerd.WithDefaultNamespace(Namespace), containerd.WithDefaultRuntime(RuntimeName))
+		containerd.WithDefaultNamespace(Namespace), containerd.WithDefaultRuntime(c.RuntimeName()))
 	if err != nil {
 		return fmt.Errorf("connect to containerd: %w", err)
 	}
@@ -163,8 +169,33 @@ func (c *Containerd) connect(ctx context.Context, address string) (err error) {
 	return nil
 }
 
+// start starts what a life consists of.
 func (c *Containerd) start(ctx context.Context) (*life, error) {
-	return startLife(ctx, c.config.Binaries.Containerd, c.layout, c.cgroups, c.log)
+	daemon := []string{c.config.Binaries.Containerd, "--config", c.layout.config()}
+	if !c.config.Resident {
+		return startLife(ctx, daemon, c.layout, c.cgroups, c.log)
+	}
+	resident, err := startLife(ctx, []string{
+		c.config.Binaries.Resident, "-socket", c.layout.resident(), "-events", c.layout.events(), "-settings", c.layout.runsc(),
+	}, c.layout, c.cgroups, c.log)
+	if err != nil {
+		return nil, err
+	}
+	life, err := startLife(ctx, daemon, c.layout, c.cgroups, c.log)
+	if err != nil {
+		resident.stop()
+		return nil, err
+	}
+	life.share(resident, c.config.Logger)
+	return life, nil
+}
+
+// RuntimeName is what containers are made with.
+func (c *Containerd) RuntimeName() string {
+	if c.config.Resident {
+		return ResidentName
+	}
+	return RuntimeName
 }
 
 // Client speaks to containerd, in namespace Namespace. It is the same one
@@ -186,7 +217,7 @@ func (c *Containerd) Cgroups() *Cgroups { return c.cgroups }
 // choice is a global directory.
 func (c *Containerd) FIFODir() string { return c.layout.fifos() }
 
-// RuntimeOptions go with RuntimeName into every container.
+// RuntimeOptions go with the runtime's name into every container.
 func (c *Containerd) RuntimeOptions() *runtimeoptions.Options {
 	return &runtimeoptions.Options{TypeUrl: RuntimeName + ".options", ConfigPath: c.layout.runsc()}
 }

@@ -37,7 +37,7 @@ required_plugins = ['io.containerd.snapshotter.v1.overlayfs', 'io.containerd.run
 
 [plugins.'io.containerd.shim.v1.manager']
   socket_dir = '{{.Shims}}'
-  env = ['SANDLOT_RUNSC_CONFIG={{.Runsc}}', 'SANDLOT_OWNER={{.Owner}}']
+  env = ['SANDLOT_RUNSC_CONFIG={{.Runsc}}', 'SANDLOT_OWNER={{.Owner}}', 'SANDLOT_RUNTIME_SOCKET={{.Resident}}']
 `
 
 func disabledPlugins() []string {
@@ -66,7 +66,7 @@ func (l layout) writeContainerd(owner string) error {
 	var text bytes.Buffer
 	err := template.Must(template.New("containerd").Parse(containerdTOML)).Execute(&text, map[string]any{
 		"Root": l.root(), "State": l.state(), "Tmp": l.tmp(), "Socket": l.socket(), "Events": l.events(),
-		"Shims": l.shims(), "Runsc": l.runsc(), "Owner": owner, "Disabled": disabledPlugins(),
+		"Shims": l.shims(), "Runsc": l.runsc(), "Owner": owner, "Resident": l.resident(), "Disabled": disabledPlugins(),
 	})
 	if err != nil {
 		return fmt.Errorf("write containerd's configuration: %w", err)

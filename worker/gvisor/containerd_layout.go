@@ -17,6 +17,7 @@ import (
 //	DIR/worker/tmp          temporary files
 //	DIR/log/containerd.log
 //	RUN/c.sock t.sock n.sock  containerd's API, its shims' events, its readiness
+//	RUN/d.sock                the resident runtime
 //	RUN/s/  RUN/r/  RUN/f/    shims' sockets, runsc's root, stdio FIFOs
 //
 // RUN is DIR/run if that is short enough, else a directory of its own.
@@ -48,6 +49,7 @@ func (l layout) log() string       { return filepath.Join(l.dir, "log", "contain
 func (l layout) socket() string    { return filepath.Join(l.run, "c.sock") }
 func (l layout) events() string    { return filepath.Join(l.run, "t.sock") }
 func (l layout) notify() string    { return filepath.Join(l.run, "n.sock") }
+func (l layout) resident() string  { return filepath.Join(l.run, "d.sock") }
 func (l layout) shims() string     { return filepath.Join(l.run, "s") }
 func (l layout) runscRoot() string { return filepath.Join(l.run, "r") }
 func (l layout) fifos() string     { return filepath.Join(l.run, "f") }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -19,28 +20,37 @@ import (
 // stopGrace is how long containerd may take to end by itself.
 const stopGrace = 1500 * time.Millisecond
 
-// life is one process of the managed containerd.
+// life is one process of the managed containerd, or of the resident runtime.
 type life struct {
 	process *os.Process
 	exited  chan struct{}
 	err     error // why it ended; read after exited is closed
+	// with is closed when the process that shares this life is gone as well;
+	// nil if there is none.
+	with chan struct{}
 }
 
-// startLife starts containerd and returns when it serves. Every mount that it
+// startLife starts a daemon and returns when it serves. Every mount that it
 // and its children make is in a mount namespace of their own and vanishes with
 // them; the kernel kills it when this process dies.
-func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, log io.Writer) (*life, error) {
+func startLife(ctx context.Context, line []string, l layout, groups *Cgroups, log io.Writer) (_ *life, err error) {
+	name := filepath.Base(line[0])
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start %s: %w", name, err)
+		}
+	}()
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: l.notify(), Net: "unixgram"})
 	if err != nil {
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, err
 	}
 	defer os.Remove(l.notify())
 	defer func() { _ = ready.Close() }()
 
-	cmd := exec.Command(binary, "--config", l.config())
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = l.dir
 	cmd.Env = []string{
-		"PATH=" + filepath.Dir(binary) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=" + filepath.Dir(line[0]) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"NOTIFY_SOCKET=" + l.notify(),
 	}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -53,14 +63,14 @@ func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, lo
 	if groups.Unified() {
 		group, err := os.Open(groups.Dir("", runtimeGroup))
 		if err != nil {
-			return nil, fmt.Errorf("start containerd: %w", err)
+			return nil, err
 		}
 		defer group.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	}
 	life, err := launch(cmd)
 	if err != nil {
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, err
 	}
 	if !groups.Unified() {
 		err = groups.attach(life.process.Pid)
@@ -70,7 +80,7 @@ func startLife(ctx context.Context, binary string, l layout, groups *Cgroups, lo
 	}
 	if err != nil {
 		life.stop()
-		return nil, fmt.Errorf("start containerd: %w", err)
+		return nil, err
 	}
 	return life, nil
 }
@@ -99,7 +109,7 @@ func launch(cmd *exec.Cmd) (*life, error) {
 	return life, <-started
 }
 
-// waitReady waits for containerd's READY=1, as systemd would.
+// waitReady waits for the daemon's READY=1, as systemd would.
 func (l *life) waitReady(ctx context.Context, socket *net.UnixConn) error {
 	ready := make(chan error, 1)
 	go func() {
@@ -133,6 +143,26 @@ func (l *life) stop() {
 		_ = l.process.Kill()
 		<-l.exited
 	}
+	if l.with != nil {
+		<-l.with
+	}
+}
+
+// share has two processes live and die together: neither can do anything
+// without the other, and what ran is lost with either.
+func (l *life) share(other *life, logger *slog.Logger) {
+	l.with = make(chan struct{})
+	go func() {
+		defer close(l.with)
+		select {
+		case <-l.exited:
+			other.stop()
+		case <-other.exited:
+			logger.Error("the resident runtime died", "error", other.err)
+			_ = l.process.Kill()
+			<-l.exited
+		}
+	}()
 }
 
 // owner names this process so that no later one is taken for it: the shims end

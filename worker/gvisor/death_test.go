@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sandlot-dev/sandlot/worker"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
 	"github.com/sandlot-dev/sandlot/worker/sandboxtest"
 )
 
@@ -65,21 +66,29 @@ func (h *host) whileRunning(t *testing.T, script string, do func(task worker.Tas
 // TestDeathIsThePlatforms kills what a sandbox is made of. No limit explains
 // it, so the job is not to blame.
 func TestDeathIsThePlatforms(t *testing.T) {
-	h := open(t)
-	for name, victim := range map[string]struct {
+	onBoth(t, testDeathIsThePlatforms)
+}
+
+func testDeathIsThePlatforms(t *testing.T, h *host) {
+	type victim struct {
 		group string // "" is the sandbox's own
 		words []string
-	}{
+	}
+	victims := map[string]victim{
 		"the sandbox": {"", []string{"runsc", "boot"}},
 		"its gofer":   {"", []string{"runsc", "gofer"}},
 		"its shim":    {"runtime", []string{"containerd-shim-runsc-v1", "-id"}},
-	} {
+	}
+	if h.choice == gvisor.Resident {
+		victims["its shim"] = victim{"runtime", []string{"sandlot-runtime"}}
+	}
+	for name, victim := range victims {
 		t.Run(name, func(t *testing.T) {
 			a := h.whileRunning(t, "sleep 50", func(task worker.Task) {
 				group, words := victim.group, victim.words
 				if group == "" {
 					group = task.ID
-				} else {
+				} else if h.choice == gvisor.Stock {
 					words = append(words, task.ID)
 				}
 				pids := h.processes(t, group, words...)
@@ -104,8 +113,9 @@ func TestDeathIsThePlatforms(t *testing.T) {
 
 // TestGuardOfProcesses lowers the host's limit on tasks under a running
 // sandbox, since a job within its own limit cannot reach it.
-func TestGuardOfProcesses(t *testing.T) {
-	h := open(t)
+func TestGuardOfProcesses(t *testing.T) { onBoth(t, testGuardOfProcesses) }
+
+func testGuardOfProcesses(t *testing.T, h *host) {
 	a := h.whileRunning(t, "sleep 1; for i in 1 2 3 4 5 6 7 8 9; do sleep 40 & done; wait", func(task worker.Task) {
 		dir := h.containerd.Cgroups().Dir("pids", task.ID)
 		now, err := os.ReadFile(filepath.Join(dir, "pids.current"))
@@ -122,8 +132,9 @@ func TestGuardOfProcesses(t *testing.T) {
 
 // TestContainerdDies kills containerd under a running job: the attempt is the
 // platform's fault, the sandbox is gone, and the next job runs.
-func TestContainerdDies(t *testing.T) {
-	h := open(t)
+func TestContainerdDies(t *testing.T) { onBoth(t, testContainerdDies) }
+
+func testContainerdDies(t *testing.T, h *host) {
 	a := h.whileRunning(t, "sleep 50", func(worker.Task) {
 		for _, pid := range h.processes(t, "runtime", "containerd.toml") {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -165,8 +176,9 @@ func TestIDIsUsedOnce(t *testing.T) {
 }
 
 // TestPrepareEndsWithItsContext cancels at many moments of a boot.
-func TestPrepareEndsWithItsContext(t *testing.T) {
-	h := open(t)
+func TestPrepareEndsWithItsContext(t *testing.T) { onBoth(t, testPrepareEndsWithItsContext) }
+
+func testPrepareEndsWithItsContext(t *testing.T, h *host) {
 	spec := sandboxtest.Sh(h.image(t, "busybox"), "exit 0")
 	sandboxtest.Must(t, h.runtime, spec)
 	for after := time.Duration(0); after < 300*time.Millisecond; after += 20 * time.Millisecond {
@@ -201,8 +213,9 @@ func TestImageIsFetchedOnce(t *testing.T) {
 }
 
 // TestReap leaves sandboxes behind as a killed worker does, and starts again.
-func TestReap(t *testing.T) {
-	h := open(t)
+func TestReap(t *testing.T) { onBoth(t, testReap) }
+
+func testReap(t *testing.T, h *host) {
 	spec := sandboxtest.Sh(h.image(t, "busybox"), "exit 0")
 	for range 2 {
 		if _, err := h.runtime.Prepare(t.Context(), sandboxtest.Task(spec)); err != nil {
@@ -225,8 +238,9 @@ func TestReap(t *testing.T) {
 
 // TestNextLifeReaps closes containerd with sandboxes running and starts it
 // again on the same directory.
-func TestNextLifeReaps(t *testing.T) {
-	h := open(t)
+func TestNextLifeReaps(t *testing.T) { onBoth(t, testNextLifeReaps) }
+
+func testNextLifeReaps(t *testing.T, h *host) {
 	spec := sandboxtest.Sh(h.image(t, "busybox"), "exit 0")
 	if _, err := h.runtime.Prepare(t.Context(), sandboxtest.Task(spec)); err != nil {
 		t.Fatal(err)

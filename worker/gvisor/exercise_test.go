@@ -3,18 +3,23 @@ package gvisor_test
 import (
 	"testing"
 
-	"github.com/sandlot-dev/sandlot/pkg/image"
 	"github.com/sandlot-dev/sandlot/worker"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
 	"github.com/sandlot-dev/sandlot/worker/sandboxtest"
 )
 
-// TestExercise asks the same of sandboxes whose root is an EROFS file and of
-// those whose root is a directory, as on hosts that cannot make such files.
+// TestExercise asks the same of sandboxes of either runtime, and of those whose
+// root is an EROFS file and those whose root is a directory, as on hosts that
+// cannot make such files.
 func TestExercise(t *testing.T) {
-	for name, plain := range map[string]bool{"root is an EROFS file": false, "root is a directory": true} {
+	for name, how := range map[string]*host{
+		"stock, root is an EROFS file":    {choice: gvisor.Stock},
+		"stock, root is a directory":      {choice: gvisor.Stock, plain: true},
+		"resident, root is an EROFS file": {choice: gvisor.Resident},
+		"resident, root is a directory":   {choice: gvisor.Resident, plain: true},
+	} {
 		t.Run(name, func(t *testing.T) {
-			h := &host{dir: shortDir(t), archives: map[string]image.Archive{}, plain: plain}
-			h.start(t)
+			h := openWith(t, how)
 			sandboxtest.Exercise(t, func(*testing.T) worker.Runtime { return h.runtime }, h.image(t, "busybox"))
 			h.mustBeClean(t)
 		})

@@ -15,6 +15,10 @@ type Binaries struct {
 	Runsc      string
 	Shim       string // containerd's name for runtime io.containerd.runsc.v1
 	Agent      string // PID 1 of every sandbox
+	// Resident and Front are those of the resident runtime; empty where they
+	// are not installed.
+	Resident string
+	Front    string // containerd's name for runtime io.containerd.sandlot.v1
 }
 
 // ErrNoRuntime means that programs which a worker needs are not installed.
@@ -51,6 +55,7 @@ func FindBinaries(dir string) (Binaries, error) {
 			missing = append(missing, program.name)
 		}
 	}
+	b.Resident, b.Front = find(dirs, "sandlot-runtime"), find(dirs, "containerd-shim-sandlot-v1")
 	if len(missing) > 0 {
 		return b, fmt.Errorf("%w: %s not in %s (in a source tree: make build)", ErrNoRuntime,
 			strings.Join(missing, ", "), strings.Join(dirs, ", "))

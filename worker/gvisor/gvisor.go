@@ -192,7 +192,7 @@ func (r *Runtime) sandbox(task worker.Task, root rootfs) *sandbox {
 		env:     root.env,
 		gone:    c.Gone(),
 		group:   c.Cgroups().group(task.ID),
-		machine: &machine{id: task.ID, client: c.Client(), instance: c.Cgroups().name},
+		machine: &machine{id: task.ID, client: c.Client(), runtime: c.RuntimeName(), instance: c.Cgroups().name},
 		fifos:   filepath.Join(c.FIFODir(), task.ID),
 	}
 }

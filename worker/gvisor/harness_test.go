@@ -28,24 +28,52 @@ type host struct {
 	override   io.Reader         // what fetch gives instead
 	flags      map[string]string // of runsc, beside the usual ones
 	plain      bool              // roots are directories
+	choice     gvisor.Choice
 }
 
 func open(t testing.TB) *host {
 	t.Helper()
-	h := &host{dir: shortDir(t), archives: map[string]image.Archive{}}
+	return openWith(t, &host{choice: choice()})
+}
+
+// openWith begins with some fields given.
+func openWith(t testing.TB, h *host) *host {
+	t.Helper()
+	h.dir, h.archives = shortDir(t), map[string]image.Archive{}
+	if h.choice == "" {
+		h.choice = choice()
+	}
 	h.start(t)
 	return h
+}
+
+// choice is the runtime of all tests that do not choose one themselves.
+func choice() gvisor.Choice {
+	if c := gvisor.Choice(os.Getenv("SANDLOT_TEST_RUNTIME")); c != "" {
+		return c
+	}
+	return gvisor.Stock
+}
+
+// onBoth runs a test with either runtime.
+func onBoth(t *testing.T, test func(t *testing.T, h *host)) {
+	for _, c := range []gvisor.Choice{gvisor.Stock, gvisor.Resident} {
+		t.Run(string(c), func(t *testing.T) { test(t, openWith(t, &host{choice: c})) })
+	}
 }
 
 // start begins a life of the host.
 func (h *host) start(t testing.TB) {
 	t.Helper()
 	binaries := need.GVisor(t)
+	if _, why := h.choice.On(binaries, ""); why != nil {
+		t.Fatal(why)
+	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	flags := gvisor.RunscFlags()
 	maps.Copy(flags, h.flags)
 	started, err := gvisor.StartContainerd(t.Context(), gvisor.ContainerdConfig{
-		Dir: h.dir, Binaries: binaries, RunscFlags: flags, Logger: logger,
+		Dir: h.dir, Binaries: binaries, RunscFlags: flags, Logger: logger, Resident: h.choice == gvisor.Resident,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,9 +20,10 @@ import (
 // speaks with containerd's services one call per need; the client's own
 // wrappers would ask several times over what the worker knows already.
 type machine struct {
-	id     string
-	client *containerd.Client
-	pipes  *pipes
+	id      string
+	client  *containerd.Client
+	runtime string // its name
+	pipes   *pipes
 	// pid is the sandbox process on the host.
 	pid int
 	// instance is whose the container is.
@@ -49,7 +50,7 @@ func (m *machine) create(ctx context.Context, spec *specs.Spec, options any, roo
 		ID:      m.id,
 		Labels:  map[string]string{instanceLabel: m.instance},
 		Spec:    encoded,
-		Runtime: containers.RuntimeInfo{Name: RuntimeName, Options: chosen},
+		Runtime: containers.RuntimeInfo{Name: m.runtime, Options: chosen},
 	})
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
