@@ -18,7 +18,7 @@ import (
 func (s *Scheduler) answer(ctx context.Context, rec job.Record) (api.Job, error) {
 	v := api.Job{
 		ID: rec.ID, State: rec.State, Key: rec.Key, Batch: rec.Batch, IdempotencyKey: rec.IdempotencyKey,
-		Image: rec.Image, Pool: rec.Pool, Class: rec.Class, Queue: rec.Queue, Priority: rec.Priority, Labels: rec.Labels,
+		Image: rec.Image, Pool: rec.Pool, Class: rec.Class, Queue: rec.Queue, Priority: rec.Priority, Labels: rec.Labels, Schedule: rec.Schedule,
 		AcceptedAt: rec.AcceptedAt, UpdatedAt: rec.UpdatedAt, ExpiresAt: rec.ExpiresAt, NotBefore: rec.NotBefore, Budgets: rec.Budgets,
 		Timings: rec.Timings, Attempts: rec.Attempts, Worker: rec.Worker, TraceID: telemetry.TraceIDOf(rec.TraceParent),
 	}

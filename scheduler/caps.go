@@ -109,7 +109,7 @@ func overCap(name scoped, n, most int) *api.Problem {
 func (s *Scheduler) admit(ctx context.Context, rec job.Record) (done func(), err error) {
 	done, err = s.caps.admit(ctx, rec.Tenant, rec.Queue)
 	var full *api.Problem
-	if !errors.As(err, &full) || rec.IdempotencyKey == "" && rec.Batch == "" {
+	if !errors.As(err, &full) || rec.IdempotencyKey == "" && rec.Batch == "" && rec.Schedule == nil {
 		return done, err
 	}
 	if _, known := s.Queue.Get(ctx, rec.Tenant, rec.ID); known == nil {

@@ -23,6 +23,13 @@ func (s *Scheduler) handleExplain(w http.ResponseWriter, r *http.Request) error 
 // result, and why it stands where it stands.
 func (s *Scheduler) explain(rec job.Record, now time.Time) []string {
 	var told []string
+	if t := rec.Schedule; t != nil {
+		how := "for its tick at"
+		if t.Manual {
+			how = "by hand at"
+		}
+		told = append(told, fmt.Sprintf("Schedule %s submitted it %s %s.", t.Name, how, t.At.Format(time.RFC3339)))
+	}
 	for _, a := range rec.Attempts {
 		if text := explainAttempt(a); text != "" {
 			told = append(told, text)

@@ -412,7 +412,7 @@ func keyOf(r *http.Request, in *api.Submit) error {
 func filterOf(r *http.Request) (filter, error) {
 	q := r.URL.Query()
 	f := filter{
-		state: job.State(q.Get("state")), queue: q.Get("queue"), batch: q.Get("batch"), reason: job.Reason(q.Get("reason")),
+		state: job.State(q.Get("state")), queue: q.Get("queue"), batch: q.Get("batch"), reason: job.Reason(q.Get("reason")), schedule: q.Get("schedule"),
 		labels: map[string]string{}, limit: 50,
 	}
 	if f.state != "" && !f.state.Known() {

@@ -49,6 +49,7 @@ type entry struct {
 	digest                                       string
 	pool, class                                  string
 	labels                                       map[string]string
+	schedule                                     *job.Tick
 	state                                        job.State
 	blame                                        job.Blame
 	reason                                       job.Reason
@@ -180,7 +181,7 @@ func shared(s string) string { return unique.Make(s).Value() }
 func newEntry(c queue.Change) *entry {
 	e := &entry{id: c.ID, tenant: shared(c.Tenant), key: c.Key, batch: shared(c.Batch), queue: shared(c.Queue), image: shared(c.Image.Name), digest: shared(c.Image.Digest),
 		pool: shared(c.Pool), class: shared(c.Class),
-		labels: c.Labels, priority: c.Priority, accepted: c.AcceptedAt, place: -1}
+		labels: c.Labels, schedule: c.Schedule, priority: c.Priority, accepted: c.AcceptedAt, place: -1}
 	_, _, e.item = job.Item(c.ID)
 	e.set(c)
 	return e

@@ -47,6 +47,8 @@ type Lead struct {
 	led    ledPools
 	// batches is what is done for batches that are objects; nil for nothing.
 	batches *batchLead
+	// ticks has schedules submit their jobs; nil for nothing.
+	ticks *ticks
 }
 
 // LeadCounters count what the leader has done since the process started.
@@ -167,6 +169,9 @@ func (l *Lead) pool(ctx context.Context, pool string) error {
 				group.Go(func() error { return l.batches.expand(ctx) })
 				group.Go(func() error { return l.batches.store(ctx) })
 				group.Go(func() error { return l.batches.call(ctx) })
+			}
+			if l.ticks != nil {
+				group.Go(func() error { return l.ticks.run(ctx) })
 			}
 		}
 		return group.Wait()

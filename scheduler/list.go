@@ -22,9 +22,11 @@ type filter struct {
 	queue  string
 	batch  string
 	reason job.Reason
-	labels map[string]string
-	limit  int
-	before position
+	// schedule is the name of one.
+	schedule string
+	labels   map[string]string
+	limit    int
+	before   position
 }
 
 // position is a place in the order of all jobs.
@@ -46,7 +48,8 @@ func parsePosition(text string) (position, bool) {
 
 func (f filter) matches(e *entry) bool {
 	if e.gone || f.tenant != e.tenant || f.state != "" && f.state != e.state || f.queue != "" && f.queue != e.queue ||
-		f.batch != "" && f.batch != e.batch || f.reason != "" && f.reason != e.reason {
+		f.batch != "" && f.batch != e.batch || f.reason != "" && f.reason != e.reason ||
+		f.schedule != "" && (e.schedule == nil || f.schedule != e.schedule.Name) {
 		return false
 	}
 	for k, v := range f.labels {
@@ -85,7 +88,7 @@ func (x *index) list(f filter) api.List {
 func (e *entry) summary() api.Summary {
 	return api.Summary{
 		ID: e.id, State: e.state, Key: e.key, Batch: e.batch, Image: e.image, Queue: e.queue, Priority: e.priority,
-		Labels: e.labels, AcceptedAt: e.accepted, UpdatedAt: e.updated, NotBefore: e.notBefore, Blame: e.blame, Reason: e.reason,
+		Labels: e.labels, Schedule: e.schedule, AcceptedAt: e.accepted, UpdatedAt: e.updated, NotBefore: e.notBefore, Blame: e.blame, Reason: e.reason,
 		Attempt: e.attempt, Worker: e.worker,
 	}
 }

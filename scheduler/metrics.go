@@ -23,6 +23,7 @@ type metrics struct {
 	accepted *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	ticks    *prometheus.CounterVec
 }
 
 func newMetrics(s *Scheduler) *metrics {
@@ -30,12 +31,13 @@ func newMetrics(s *Scheduler) *metrics {
 		registry: prometheus.NewRegistry(),
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"tenant", "queue"}),
 		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused, lines of batches among them; reason is the last word of the problem's type."}, []string{"tenant", "code", "reason"}),
+		ticks:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricTicks, Help: "Ticks of schedules dealt with by this scheduler: fired, passed over (overlap, missed), unknown, or refused, by the last word of the problem's type. Missed ones that are passed over together count once."}, []string{"tenant", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: telemetry.MetricHTTPSeconds, Help: "Time from request to answer, waits included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"route", "code"}),
 	}
-	m.registry.MustRegister(m.accepted, m.refused, m.seconds, view{s},
+	m.registry.MustRegister(m.accepted, m.refused, m.seconds, m.ticks, view{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -68,7 +68,7 @@ func (s *Scheduler) table() []route {
 		{"GET", "/v1/jobs", s.handleList, false, operation{
 			"list", "jobs", "List jobs, newest first", "The newest jobs that the server keeps in mind; dropped counts those that it does not.",
 			[]param{query("state", "", "Only jobs in this state."), query("queue", "", "Only this queue."), query("batch", "", "Only this batch."),
-				query("reason", "", "Only jobs whose verdict has this reason."), {"label", "query", "", "Only jobs with this label, name=value; may repeat.", true},
+				query("reason", "", "Only jobs whose verdict has this reason."), query("schedule", "", "Only jobs of this schedule."), {"label", "query", "", "Only jobs with this label, name=value; may repeat.", true},
 				query("limit", 50, "Jobs on a page, at most 1000."), query("cursor", "", "The next of the page before.")},
 			nil, ok(api.List{}),
 		}},
@@ -116,6 +116,12 @@ func (s *Scheduler) table() []route {
 		{"GET", "/v1/queues", s.handleQueues, false, operation{"queues", "tenants", "List the queues of a tenant", "", nil, nil, ok(api.Queues{})}},
 		{"PUT", "/v1/queues/{queue}", s.handlePutQueue, false, operation{"putQueue", "tenants", "Set what a queue may take", "Weight among the tenant's queues, caps, rate, pause. What is left out is not set.", nil, []body{{typeJSON, api.QueueSettings{}, ""}}, ok(api.Queue{})}},
 		{"DELETE", "/v1/queues/{queue}", s.handleDeleteQueue, false, operation{"deleteQueue", "tenants", "Forget what is set for a queue", "Its jobs stay.", nil, nil, none}},
+		{"GET", "/v1/schedules", s.handleSchedules, false, operation{"schedules", "schedules", "List the schedules of a tenant", "", nil, nil, ok(api.Schedules{})}},
+		{"GET", "/v1/schedules/{schedule}", s.handleSchedule, false, operation{"schedule", "schedules", "Get a schedule", "", nil, nil, ok(api.Schedule{})}},
+		{"PUT", "/v1/schedules/{schedule}", s.handlePutSchedule, false, operation{"putSchedule", "schedules", "Make a schedule, or change it", "What is left out is not set. The job is checked as if it were submitted now. With another cron or time_zone, and after a pause, it ticks from now on; otherwise ticks go on as they were.", nil, []body{{typeJSON, api.ScheduleSettings{}, ""}}, ok(api.Schedule{})}},
+		{"DELETE", "/v1/schedules/{schedule}", s.handleDeleteSchedule, false, operation{"deleteSchedule", "schedules", "Remove a schedule", "Its jobs stay.", nil, nil, none}},
+		{"POST", "/v1/schedules/{schedule}/run", s.handleRunSchedule, false, operation{"runSchedule", "schedules", "Submit the job of a schedule now", "Beside its ticks, and although it may be paused.",
+			[]param{wait, {"Idempotency-Key", "header", "", "A second request with this key answers with the first one's job.", false}}, nil, map[int]body{200: jobBody, 202: {typeJSON, api.Job{}, "The job is accepted, and durable."}}}},
 		{"GET", "/v1/tenants", operatorOnly(s.handleTenants), false, operation{"tenants", "tenants", "List tenants", "For the operator.", nil, nil, ok(api.Tenants{})}},
 		{"GET", "/v1/tenants/{tenant}", s.handleTenant, false, operation{"tenant", "tenants", "Get a tenant", "For the operator, and for the tenant itself.", nil, nil, ok(api.Tenant{})}},
 		{"PUT", "/v1/tenants/{tenant}", operatorOnly(s.handlePutTenant), false, operation{"putTenant", "tenants", "Make a tenant, or set what it may take", "For the operator. Weight among the tenants, caps, rate, pause, retention. What is left out is not set; tokens stay.", nil, []body{{typeJSON, api.TenantSettings{}, ""}}, ok(api.Tenant{})}},
@@ -169,7 +175,7 @@ func newDocument(table []route, version string) *huma.OpenAPI {
 			Title: "Sandlot", Version: version, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			Description: "A distributed job queue of sandbox workers: submit untrusted programs, get right and complete results.",
 		},
-		Tags: []*huma.Tag{{Name: "jobs"}, {Name: "batches"}, {Name: "images"}, {Name: "tenants"}, {Name: "pools"}, {Name: "system"}},
+		Tags: []*huma.Tag{{Name: "jobs"}, {Name: "batches"}, {Name: "images"}, {Name: "schedules"}, {Name: "tenants"}, {Name: "pools"}, {Name: "system"}},
 		Components: &huma.Components{
 			Schemas:         registry,
 			SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}},
@@ -258,6 +264,9 @@ func amend(registry huma.Registry) {
 		}
 	}
 	registry.SchemaFromRef(schemas + "StepResult").Properties["exit_code"].Nullable = true
+	for _, name := range []string{"Schedule", "ScheduleSettings"} {
+		registry.SchemaFromRef(schemas + name).Properties["job"] = &huma.Schema{Ref: schemas + "Submit"}
+	}
 	either := func(text string) *huma.Schema {
 		return &huma.Schema{Description: text, OneOf: []*huma.Schema{{Type: huma.TypeInteger, Format: "int64"}, {Type: huma.TypeString}}}
 	}

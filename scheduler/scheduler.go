@@ -113,6 +113,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s.folds = newFolds()
 	s.callbacks = newCallbacks(cfg.Callbacks)
 	s.lead.batches = &batchLead{s: s}
+	s.lead.ticks = &ticks{s: s}
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil

@@ -12,16 +12,18 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
-// settings is what is set for tenants and queues, kept by one fold over
+// settings is what is set for tenants, queues and schedules, kept by one fold over
 // queue.WatchSettings: every scheduler knows all of it within moments.
 type settings struct {
-	mu       sync.RWMutex
-	tenants  map[string]tenantSetting
-	queues   map[scoped]queueSetting
-	tokens   map[string]string // tenants, by the digests of their tokens
-	listed   bool
-	filling  bool // a backup is being restored
-	revision uint64
+	mu      sync.RWMutex
+	tenants map[string]tenantSetting
+	queues  map[scoped]queueSetting
+	// schedules of all tenants.
+	schedules map[scoped]scheduleSetting
+	tokens    map[string]string // tenants, by the digests of their tokens
+	listed    bool
+	filling   bool // a backup is being restored
+	revision  uint64
 	// changed is closed and replaced at each change.
 	changed chan struct{}
 }
@@ -37,7 +39,7 @@ type queueSetting struct {
 }
 
 func newSettings() *settings {
-	return &settings{tenants: map[string]tenantSetting{}, queues: map[scoped]queueSetting{}, tokens: map[string]string{}, changed: make(chan struct{})}
+	return &settings{tenants: map[string]tenantSetting{}, queues: map[scoped]queueSetting{}, schedules: map[scoped]scheduleSetting{}, tokens: map[string]string{}, changed: make(chan struct{})}
 }
 
 // apply folds one change in.
@@ -65,6 +67,12 @@ func (s *settings) apply(c queue.SettingChange) {
 		delete(s.queues, name)
 		if !c.Removed {
 			s.queues[name] = queueSetting{*c.Queue, c.Revision}
+		}
+	case c.Schedule != nil:
+		name := scoped{c.Schedule.Tenant, c.Schedule.Name}
+		delete(s.schedules, name)
+		if !c.Removed {
+			s.schedules[name] = newScheduleSetting(*c.Schedule, c.Revision)
 		}
 	}
 	s.revision = max(s.revision, c.Revision)

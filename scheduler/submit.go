@@ -26,6 +26,10 @@ import (
 type Origin struct {
 	// Batch is empty for a single submit.
 	Batch string
+	// Schedule is the tick that it is from, if it is.
+	Schedule *job.Tick
+	// Firing names the job of a tick; nil if Schedule was asked for by hand.
+	Firing *job.Firing
 	// Received is when its first byte was here.
 	Received time.Time
 }
@@ -106,6 +110,10 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	rec.Pool, rec.Class = pool, class
 	rec.ID, rec.Tenant, rec.IdempotencyKey, rec.Batch, rec.Key = id, tenantOf(ctx), in.IdempotencyKey, from.Batch, in.Key
 	rec.Retention, rec.TraceParent = s.retention(rec.Tenant), telemetry.TraceParent(ctx)
+	rec.Schedule = from.Schedule
+	if from.Firing != nil {
+		rec.Retention = from.Firing.Retention
+	}
 	return rec, nil
 }
 
@@ -200,6 +208,8 @@ func jobID(tenant string, in api.Submit, from Origin) (string, error) {
 	switch {
 	case from.Batch != "":
 		return derivedID(tenant, "batch", from.Batch, in.Key), nil
+	case from.Firing != nil:
+		return from.Firing.Job, nil
 	case in.IdempotencyKey != "":
 		return derivedID(tenant, "key", in.IdempotencyKey), nil
 	}
@@ -285,7 +295,7 @@ func summaryOf(r job.Record) queue.Summary {
 	sum := queue.Summary{
 		ID: r.ID, Tenant: r.Tenant, Pool: r.Pool, Class: r.Class, State: r.State, Queue: r.Queue, Priority: r.Priority,
 		Batch: r.Batch, Key: r.Key, Image: r.Image, Labels: r.Labels, AcceptedAt: r.AcceptedAt, UpdatedAt: r.UpdatedAt,
-		ExpiresAt: r.ExpiresAt, NotBefore: r.NotBefore, Attempt: r.Attempt, Worker: r.Worker,
+		ExpiresAt: r.ExpiresAt, NotBefore: r.NotBefore, Attempt: r.Attempt, Worker: r.Worker, Schedule: r.Schedule,
 	}
 	if r.Result != nil {
 		sum.Blame, sum.Reason = r.Result.Verdict.Blame, r.Result.Verdict.Reason

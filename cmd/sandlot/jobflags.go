@@ -74,6 +74,12 @@ func (j *jobFlags) flags(f *pflag.FlagSet) {
 
 // submit is what the flags and arguments ask for.
 func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (api.Submit, error) {
+	return j.submitAt(cmd, args, cmd.ArgsLenAtDash(), stdin)
+}
+
+// submitAt is submit with arguments of which so many come before --; fewer
+// than 0 if there is none.
+func (j *jobFlags) submitAt(cmd *cobra.Command, args []string, dash int, stdin io.Reader) (api.Submit, error) {
 	var wrong problems
 	s := api.Submit{
 		Workdir: j.workdir, Artifacts: j.artifacts, Queue: j.queue, Pool: j.pool, Class: j.class, IdempotencyKey: j.key,
@@ -94,9 +100,9 @@ func (j *jobFlags) submit(cmd *cobra.Command, args []string, stdin io.Reader) (a
 	s.Retry = api.Retry{MaxAttempts: j.attempts, On: j.retryOn, Backoff: job.Millis(j.backoff), MaxBackoff: job.Millis(j.maxBackoff)}
 	s.NotBefore = j.begin(time.Now(), &wrong)
 	if j.language != "" {
-		j.program(&s, cmd, args, stdin, &wrong)
+		j.program(&s, args, dash, stdin, &wrong)
 	} else {
-		command(&s, cmd, args, &wrong)
+		command(&s, cmd, args, dash, &wrong)
 		wrong.check(j.code == "", "--code needs --language")
 	}
 	for _, file := range j.files {
@@ -133,10 +139,10 @@ func (j *jobFlags) begin(now time.Time, wrong *problems) time.Time {
 }
 
 // program fills in the form with a language: run --language python FILE.
-func (j *jobFlags) program(s *api.Submit, cmd *cobra.Command, args []string, stdin io.Reader, wrong *problems) {
+func (j *jobFlags) program(s *api.Submit, args []string, dash int, stdin io.Reader, wrong *problems) {
 	s.Language, s.Code = j.language, j.code
 	switch {
-	case cmd.ArgsLenAtDash() >= 0:
+	case dash >= 0:
 		wrong.addf("with --language there is no command: leave out everything from -- on")
 	case j.code != "" && len(args) > 0, j.code == "" && len(args) != 1:
 		wrong.addf("with --language give the program either as one FILE or by --code")
@@ -151,15 +157,14 @@ func (j *jobFlags) program(s *api.Submit, cmd *cobra.Command, args []string, std
 }
 
 // command fills in the form with an image: run IMAGE -- COMMAND…
-func command(s *api.Submit, cmd *cobra.Command, args []string, wrong *problems) {
-	dash := cmd.ArgsLenAtDash()
+func command(s *api.Submit, cmd *cobra.Command, args []string, dash int, wrong *problems) {
 	switch {
 	case len(args) == 0:
-		wrong.addf("name an image and a command: sandlot %s IMAGE -- COMMAND…, or --language and a FILE", cmd.Name())
+		wrong.addf("name an image and a command: %s IMAGE -- COMMAND…, or --language and a FILE", cmd.CommandPath())
 	case dash < 0 && len(args) == 1:
-		wrong.addf("say what to run in %s: sandlot %s %s -- COMMAND…", args[0], cmd.Name(), args[0])
+		wrong.addf("say what to run in %s: %s %s -- COMMAND…", args[0], cmd.CommandPath(), args[0])
 	case dash != 1 || len(args) < 2:
-		wrong.addf("write -- between the image and the command: sandlot %s %s -- %s", cmd.Name(), args[0], strings.Join(args[1:], " "))
+		wrong.addf("write -- between the image and the command: %s %s -- %s", cmd.CommandPath(), args[0], strings.Join(args[1:], " "))
 	default:
 		s.Image, s.Command = args[0], args[1:]
 	}

@@ -54,6 +54,7 @@ func (a *app) jobsListCmd() *cobra.Command {
 	f.StringVar(&reason, "reason", "", "only jobs that ended for this reason, such as timed_out")
 	f.StringVar(&o.Queue, "queue", "", "only jobs of this queue")
 	f.StringVar(&o.Batch, "batch", "", "only jobs of this batch")
+	f.StringVar(&o.Schedule, "schedule", "", "only jobs of this schedule")
 	f.StringArrayVar(&labels, "label", nil, "only jobs with this label, NAME=VALUE")
 	f.IntVar(&o.Limit, "limit", 50, "how many to list")
 	f.BoolVar(&all, "all", false, "list all, page after page")

@@ -24,6 +24,9 @@ func showJob(w io.Writer, j api.Job) {
 	}
 	add("key", j.Key)
 	add("batch", j.Batch)
+	if t := j.Schedule; t != nil {
+		add("schedule", t.Name+map[bool]string{true: ", by hand at ", false: ", tick "}[t.Manual]+stamp(t.At))
+	}
 	add("image", strings.TrimSpace(j.Image.Name+" "+j.Image.Digest))
 	add("queue", fmt.Sprintf("%s, priority %d", j.Queue, j.Priority))
 	add("worker", j.Worker)

@@ -60,14 +60,7 @@ func (a *app) submitJob(cmd *cobra.Command, args []string, c *client.Client, fla
 // submitBody sends a file as it is: no flag that describes the job may stand
 // beside it, or one of the two would be ignored.
 func (a *app) submitBody(ctx context.Context, c *client.Client, name string, flags *jobFlags, cmd *cobra.Command) (api.Job, error) {
-	var wrong problems
-	described := pflag.NewFlagSet("", pflag.ContinueOnError)
-	new(jobFlags).flags(described)
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		ours := described.Lookup(f.Name) != nil && f.Name != "idempotency-key"
-		wrong.check(!ours, "--%s: %s says all there is to the job; write it there", f.Name, name)
-	})
-	if err := wrong.err(); err != nil {
+	if err := onlyFile(cmd, name, "idempotency-key"); err != nil {
 		return api.Job{}, err
 	}
 	body, err := readInput(name, a.stdin)
@@ -75,4 +68,17 @@ func (a *app) submitBody(ctx context.Context, c *client.Client, name string, fla
 		return api.Job{}, fmt.Errorf("read body: %w", err)
 	}
 	return c.SubmitJSON(ctx, body, flags.key, 0)
+}
+
+// onlyFile refuses flags that describe the job beside a file that does, but
+// for one.
+func onlyFile(cmd *cobra.Command, name, but string) error {
+	var wrong problems
+	described := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(jobFlags).flags(described)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		ours := described.Lookup(f.Name) != nil && f.Name != but
+		wrong.check(!ours, "--%s: %s says all there is to the job; write it there", f.Name, name)
+	})
+	return wrong.err()
 }

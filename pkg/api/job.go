@@ -19,8 +19,10 @@ type Job struct {
 	Class          string            `json:"class,omitempty"`
 	Priority       int               `json:"priority"`
 	Labels         map[string]string `json:"labels,omitempty"`
-	AcceptedAt     time.Time         `json:"accepted_at"`
-	UpdatedAt      time.Time         `json:"updated_at"`
+	// Schedule is the tick that it is from.
+	Schedule   *job.Tick `json:"schedule,omitempty"`
+	AcceptedAt time.Time `json:"accepted_at"`
+	UpdatedAt  time.Time `json:"updated_at"`
 	// NotBefore is when the next attempt may begin, while the job waits for
 	// that time.
 	NotBefore time.Time `json:"not_before,omitzero"`
@@ -56,6 +58,7 @@ type Summary struct {
 	Queue      string            `json:"queue"`
 	Priority   int               `json:"priority"`
 	Labels     map[string]string `json:"labels,omitempty"`
+	Schedule   *job.Tick         `json:"schedule,omitempty"`
 	AcceptedAt time.Time         `json:"accepted_at"`
 	UpdatedAt  time.Time         `json:"updated_at"`
 	NotBefore  time.Time         `json:"not_before,omitzero"`

@@ -254,7 +254,7 @@ func (o *object) objects(name string, each func(i int, item *object)) {
 
 // later are fields that the design names and that do nothing yet.
 var later = []string{
-	"cases", "callback", "isolation", "cron",
+	"cases", "callback", "isolation",
 	"tenant", "pool", "class", "blob", "ref", "egress", "secrets", "volumes",
 }
 
@@ -263,6 +263,8 @@ func (o *object) done() {
 	for _, f := range o.fields {
 		switch {
 		case slices.Contains(o.asked, f.name):
+		case f.name == "cron":
+			o.out.add(o.at(f.name), nil, "is of a schedule, which has a job; see PUT /v1/schedules/NAME and `sandlot schedules set`")
 		case slices.Contains(later, f.name):
 			o.out.add(o.at(f.name), nil, "is not supported by this version; leave it out")
 		default:

@@ -73,6 +73,8 @@ type ListOptions struct {
 	Queue  string
 	Batch  string
 	Reason job.Reason
+	// Schedule is the name of one.
+	Schedule string
 	// Labels must all match.
 	Labels map[string]string
 	Limit  int
@@ -92,6 +94,7 @@ func (c *Client) List(ctx context.Context, o ListOptions) (api.List, error) {
 	set("queue", o.Queue)
 	set("batch", o.Batch)
 	set("reason", string(o.Reason))
+	set("schedule", o.Schedule)
 	set("cursor", o.Cursor)
 	if o.Limit > 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))

@@ -154,6 +154,8 @@ type Record struct {
 	Key            string `json:"key,omitempty"`
 	// Group is that of a batch's item, for StopAfter.
 	Group string `json:"group,omitempty"`
+	// Schedule is the tick that the job is from.
+	Schedule *Tick `json:"schedule,omitempty"`
 
 	AcceptedAt time.Time `json:"accepted_at"`
 	UpdatedAt  time.Time `json:"updated_at"`

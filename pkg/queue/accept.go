@@ -22,7 +22,8 @@ const acceptTimeout = 10 * time.Second
 // Timings.Accept are set here, and Pool and Class where they are empty.
 //
 // If the ID is taken, the record that is there is returned (created false) if
-// it has the same BodyHash, else job.ErrConflict. job.ErrFull, a *FullError,
+// it has the same BodyHash, else job.ErrConflict; ErrRemoved if it was the job
+// of this tick and has been removed. job.ErrFull, a *FullError,
 // means that nothing was accepted. After any other error repeat with the same
 // ID: the job may be accepted or not.
 func (q *Queue) Accept(ctx context.Context, rec job.Record) (accepted job.Record, created bool, err error) {
@@ -88,11 +89,14 @@ func (q *Queue) accepted(ctx context.Context, s stored, seq uint64, err error) (
 }
 
 // taken finds out what stands in the way of a new record: another job, the
-// same one, our own write whose answer got lost, or the trace of a removed one.
+// same one, our own write whose answer got lost, or the trace of a removed one,
+// in whose place only the job of a schedule is not accepted again.
 func (q *Queue) taken(ctx context.Context, s stored) (stored, bool, error) {
 	for {
 		have, err := q.readAtLeader(ctx, s.Tenant, s.ID)
 		switch {
+		case errors.Is(err, job.ErrNotFound) && have.seq != 0 && s.ofTick():
+			return s, false, ErrRemoved // a tick has one job, whatever becomes of it
 		case errors.Is(err, job.ErrNotFound):
 			s.seq = have.seq
 			seq, err := q.put(ctx, s)

@@ -69,6 +69,7 @@ func readySubject(pool, class, tenant, queue, image string) string {
 func poolKey(name string) string          { return "pool." + name }
 func tenantKey(id string) string          { return "tenant." + id }
 func queueKey(tenant, name string) string { return "queue." + tenant + "." + name }
+func cronKey(tenant, name string) string  { return "cron." + tenant + "." + name }
 
 // lineOf is the pool and the class in the subject of a hint, in INTAKE or in
 // READY.

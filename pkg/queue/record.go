@@ -122,11 +122,17 @@ func (q *Queue) Remove(ctx context.Context, tenant, id string) error {
 	}
 }
 
-// replaceByTombstone removes a record so that those who follow can see it.
+// replaceByTombstone removes a record so that those who follow can see it. Of
+// a schedule's job it stays as long as the record would have, lest the tick
+// have another one.
 func (q *Queue) replaceByTombstone(ctx context.Context, s stored) error {
 	msg := q.message(recordSubject(q.shard(s.ID), s.Tenant, s.ID))
 	msg.Header.Set(headerOperation, purged)
-	msg.Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
+	ttl := markerTTL
+	if s.ofTick() {
+		ttl = max(ttl, s.Retention.Round(time.Second))
+	}
+	msg.Header.Set(jetstream.MsgTTLHeader, ttl.String())
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(s.seq, 10))
 	_, err := q.publish(ctx, msg)
 	return err

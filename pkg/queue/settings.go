@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -52,18 +53,28 @@ func (q *Queue) SetTenant(ctx context.Context, t job.Tenant, revision uint64) (j
 	return t, revision, nil
 }
 
-// RemoveTenant forgets the settings of a tenant, and those of its queues. Its
-// jobs stay. ErrChanged if its settings have changed since revision.
+// RemoveTenant forgets the settings of a tenant, those of its queues, and its
+// schedules. Its jobs stay. ErrChanged if its settings have changed since
+// revision.
 func (q *Queue) RemoveTenant(ctx context.Context, id string, revision uint64) error {
 	if err := q.removeSetting(ctx, tenantKey(id), revision); err != nil {
 		return fmt.Errorf("remove tenant %s: %w", id, err)
 	}
-	return q.eachSetting(ctx, "queue."+id+".>", func(key string, m message) error {
-		if err := q.removeSetting(ctx, key, m.seq); err != nil && !errors.Is(err, ErrChanged) {
-			return fmt.Errorf("remove queues of tenant %s: %w", id, err)
+	for _, keys := range []string{queueKey(id, ">"), cronKey(id, ">")} {
+		err := q.eachSetting(ctx, keys, func(key string, m message) error {
+			err := q.removeSetting(ctx, key, m.seq)
+			for errors.Is(err, ErrChanged) { // a tick came between
+				if m, err = q.lastAtLeader(ctx, configStream, configSubject(key)); err == nil {
+					err = q.removeSetting(ctx, key, m.seq)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("remove %s of tenant %s: %w", keys, id, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // QueueOf is what is set for a queue, and at which revision; job.ErrNotFound.
@@ -103,10 +114,11 @@ func (q *Queue) RemoveQueue(ctx context.Context, tenant, name string, revision u
 }
 
 // SettingChange is one change of one setting, as WatchSettings sees it. One
-// of Restoring, Tenant, Queue and Listed is set.
+// of Restoring, Tenant, Queue, Schedule and Listed is set.
 type SettingChange struct {
-	Tenant *job.Tenant
-	Queue  *job.Queue
+	Tenant   *job.Tenant
+	Queue    *job.Queue
+	Schedule *job.Schedule
 	// Restoring says that a backup is being restored, and Removed that this
 	// is over.
 	Restoring *Restoring
@@ -118,8 +130,8 @@ type SettingChange struct {
 	Listed bool
 }
 
-// WatchSettings calls fn for all settings of tenants and queues and then for
-// every change, one call at a time, until ctx ends. It survives reconnects.
+// WatchSettings calls fn for all settings of tenants, queues and schedules and
+// then for every change, one call at a time, until ctx ends. It survives reconnects.
 func (q *Queue) WatchSettings(ctx context.Context, fn func(SettingChange)) error {
 	return q.tail(ctx, tail{
 		stream: configStream, filter: configSubject(">"),
@@ -150,6 +162,9 @@ func settingChange(m message) (c SettingChange, ok bool, err error) {
 	case len(parts) == 3 && parts[0] == "queue":
 		c.Queue = &job.Queue{Tenant: parts[1], Name: parts[2]}
 		into = c.Queue
+	case len(parts) == 3 && parts[0] == "cron":
+		c.Schedule = &job.Schedule{Tenant: parts[1], Name: parts[2]}
+		into = c.Schedule
 	default:
 		return c, false, nil // somebody else's, such as the name of an image
 	}
@@ -190,6 +205,11 @@ func (q *Queue) readSetting(ctx context.Context, key string, into any) (revision
 
 // writeSetting stores a setting in place of that of a revision, 0 for none.
 func (q *Queue) writeSetting(ctx context.Context, key string, value any, revision uint64) (uint64, error) {
+	return q.writeSettingAs(ctx, q.message(configSubject(key)), value, revision)
+}
+
+// writeSettingAs is writeSetting by a message that may have headers.
+func (q *Queue) writeSettingAs(ctx context.Context, msg *nats.Msg, value any, revision uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
 	body, err := json.Marshal(value)
@@ -197,7 +217,7 @@ func (q *Queue) writeSetting(ctx context.Context, key string, value any, revisio
 		return 0, err
 	}
 	if revision == 0 { // one that was removed has left a trace
-		m, err := q.lastAtLeader(ctx, configStream, configSubject(key))
+		m, err := q.lastAtLeader(ctx, configStream, msg.Subject)
 		switch {
 		case err == nil && m.header.Get(headerOperation) == "":
 			return 0, ErrChanged
@@ -207,14 +227,13 @@ func (q *Queue) writeSetting(ctx context.Context, key string, value any, revisio
 			return 0, err
 		}
 	}
-	msg := q.message(configSubject(key))
 	msg.Data = body
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(revision, 10))
 	seq, err := q.publish(ctx, msg)
 	if !errors.Is(err, errMoved) {
 		return seq, err
 	}
-	m, err := q.lastAtLeader(ctx, configStream, configSubject(key))
+	m, err := q.lastAtLeader(ctx, configStream, msg.Subject)
 	if err == nil && m.seq > revision && bytes.Equal(m.data, body) {
 		return m.seq, nil // our own write whose answer was lost
 	}

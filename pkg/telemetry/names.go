@@ -57,6 +57,7 @@ const (
 const (
 	MetricAccepted       = "sandlot_jobs_accepted_total"      // by tenant, queue
 	MetricRefused        = "sandlot_jobs_refused_total"       // by tenant, code, reason
+	MetricTicks          = "sandlot_schedule_ticks_total"     // by tenant, outcome
 	MetricReleased       = "sandlot_jobs_released_total"      // by tenant
 	MetricFinal          = "sandlot_jobs_final_total"         // by state, blame, reason
 	MetricRetried        = "sandlot_jobs_retried_total"       // by outcome
