@@ -21,8 +21,14 @@ func (s *Scheduler) answer(ctx context.Context, rec job.Record) (api.Job, error)
 		Image: rec.Image, Pool: rec.Pool, Class: rec.Class, Queue: rec.Queue, Priority: rec.Priority, Labels: rec.Labels, Schedule: rec.Schedule,
 		AcceptedAt: rec.AcceptedAt, UpdatedAt: rec.UpdatedAt, ExpiresAt: rec.ExpiresAt, NotBefore: rec.NotBefore, Budgets: rec.Budgets,
 		Timings: rec.Timings, Attempts: rec.Attempts, Worker: rec.Worker, TraceID: telemetry.TraceIDOf(rec.TraceParent),
+		RedriveOf: rec.RedriveOf,
 	}
 	var err error
+	if rec.State == job.Dead {
+		if v.RedrivenAs, _, err = s.redrivenAs(ctx, rec.ID); err != nil {
+			return api.Job{}, err
+		}
+	}
 	if v.Limits, err = s.limitsOf(ctx, rec); err != nil {
 		return api.Job{}, err
 	}

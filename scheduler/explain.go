@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,12 @@ func (s *Scheduler) handleExplain(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, api.Explain{ID: rec.ID, State: rec.State, Sentences: s.explain(rec, time.Now())})
+	before, after, err := s.explainRedrive(r.Context(), rec)
+	if err != nil {
+		return err
+	}
+	told := slices.Concat(before, s.explain(rec, time.Now()), after)
+	return writeJSON(w, http.StatusOK, api.Explain{ID: rec.ID, State: rec.State, Sentences: told})
 }
 
 // explain says in a sentence each why the attempts of a job ended without a

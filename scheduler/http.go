@@ -413,24 +413,16 @@ func filterOf(r *http.Request) (filter, error) {
 	q := r.URL.Query()
 	f := filter{
 		state: job.State(q.Get("state")), queue: q.Get("queue"), batch: q.Get("batch"), reason: job.Reason(q.Get("reason")), schedule: q.Get("schedule"),
-		labels: map[string]string{}, limit: 50,
 	}
 	if f.state != "" && !f.state.Known() {
 		return f, invalid("state", clean(string(f.state)), "is not a state; there are %v", job.States())
 	}
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 1000 {
-			return f, invalid("limit", clean(text), "must be between 1 and 1000")
-		}
-		f.limit = n
+	var err error
+	if f.limit, err = limitOf(r); err != nil {
+		return f, err
 	}
-	for _, label := range q["label"] {
-		k, v, ok := strings.Cut(label, "=")
-		if !ok {
-			return f, invalid("label", clean(label), "write name=value")
-		}
-		f.labels[k] = v
+	if f.labels, err = labelsOf(r); err != nil {
+		return f, err
 	}
 	if text := q.Get("cursor"); text != "" {
 		var ok bool

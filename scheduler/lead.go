@@ -65,6 +65,7 @@ type LeadCounters struct {
 	// Redelivered counts hints that were with a worker that is gone.
 	Redelivered atomic.Int64
 	Orphans     atomic.Int64 // objects that belonged to no job
+	Buried      atomic.Int64 // dead jobs that their index lacked
 
 	mu       sync.Mutex
 	byTenant map[string]int64 // hints released

@@ -52,12 +52,7 @@ func (f filter) matches(e *entry) bool {
 		f.schedule != "" && (e.schedule == nil || f.schedule != e.schedule.Name) {
 		return false
 	}
-	for k, v := range f.labels {
-		if have, ok := e.labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
+	return hasLabels(e.labels, f.labels)
 }
 
 // list is one page, newest first.

@@ -22,6 +22,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	accepted *prometheus.CounterVec
 	refused  *prometheus.CounterVec
+	redriven *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	ticks    *prometheus.CounterVec
 }
@@ -32,12 +33,13 @@ func newMetrics(s *Scheduler) *metrics {
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricAccepted, Help: "Jobs accepted."}, []string{"tenant", "queue"}),
 		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRefused, Help: "Submits refused, lines of batches among them; reason is the last word of the problem's type."}, []string{"tenant", "code", "reason"}),
 		ticks:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricTicks, Help: "Ticks of schedules dealt with by this scheduler: fired, passed over (overlap, missed), unknown, or refused, by the last word of the problem's type. Missed ones that are passed over together count once."}, []string{"tenant", "outcome"}),
+		redriven: prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.MetricRedriven, Help: "New jobs made of dead ones."}, []string{"tenant", "queue"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: telemetry.MetricHTTPSeconds, Help: "Time from request to answer, waits included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"route", "code"}),
 	}
-	m.registry.MustRegister(m.accepted, m.refused, m.seconds, m.ticks, view{s},
+	m.registry.MustRegister(m.accepted, m.refused, m.redriven, m.seconds, m.ticks, view{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -67,12 +69,13 @@ var (
 	}
 	descReleased = prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", []string{"tenant"}, nil)
 	descDemand   = prometheus.NewDesc(telemetry.MetricDemand, "Jobs that ask for a slot of the class: those that wait for their turn, are released, or run.", []string{"pool", "class"}, nil)
+	descDead     = prometheus.NewDesc(telemetry.MetricDead, "Entries of the index of dead jobs.", []string{"pool", "tenant"}, nil)
 	descBusy     = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (v view) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy, descReleased, descDemand} {
+	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy, descReleased, descDemand, descDead} {
 		out <- d
 	}
 	for _, d := range descLead {
@@ -109,6 +112,7 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(descReleased, prometheus.CounterValue, float64(n), tenant)
 	}
 	v.collectDemand(out)
+	v.collectDead(out)
 
 	kinds := map[[2]string]int{}
 	for _, w := range v.s.workers.all() {
@@ -135,6 +139,20 @@ func (v view) collectDemand(out chan<- prometheus.Metric) {
 	}
 	for name, n := range demand {
 		out <- prometheus.MustNewConstMetric(descDemand, prometheus.GaugeValue, float64(n), name.pool, name.class)
+	}
+}
+
+// collectDead counts the index of dead jobs, which all schedulers share.
+func (v view) collectDead(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), demandTime)
+	defer cancel()
+	counts, err := v.s.Queue.CountDead(ctx)
+	if err != nil {
+		v.s.log.Warn("count dead jobs", "error", err)
+		return
+	}
+	for _, c := range counts {
+		out <- prometheus.MustNewConstMetric(descDead, prometheus.GaugeValue, float64(c.Entries), c.Pool, c.Tenant)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/yaml"
@@ -53,6 +54,9 @@ func (s *Scheduler) table() []route {
 		200: {typeJSON, api.Job{}, "The job has ended. For a batch: a line per line of the request, in order."},
 		202: {typeJSON, api.Job{}, "The job is accepted, and durable."},
 	}
+	deadFilter := []param{query("job", "", "Only this job."), query("pool", "", "Only this pool."), query("queue", "", "Only this queue."), query("batch", "", "Only this batch."),
+		query("reason", "", "Only jobs that died for this reason."), {"label", "query", "", "Only jobs with this label, name=value; may repeat.", true},
+		query("since", time.Time{}, "Only jobs that died then or later."), query("until", time.Time{}, "Only jobs that died before then.")}
 	none := map[int]body{204: {text: "Done."}}
 	ok := func(of any) map[int]body { return map[int]body{200: {typeJSON, of, "OK"}} }
 
@@ -75,6 +79,13 @@ func (s *Scheduler) table() []route {
 		{"GET", "/v1/jobs/{id}", s.handleGet, false, operation{"get", "jobs", "Get a job", "", []param{wait}, nil, map[int]body{200: jobBody}}},
 		{"DELETE", "/v1/jobs/{id}", s.handleRemove, false, operation{"remove", "jobs", "Remove a job that has ended", "Its outputs, artifacts and log go as well.", nil, nil, none}},
 		{"POST", "/v1/jobs/{id}/cancel", s.handleCancel, false, operation{"cancel", "jobs", "Cancel a job", "A job that waits is canceled at once, one that runs becomes canceling. One that has ended stays as it is.", nil, nil, map[int]body{200: jobBody}}},
+		{"POST", "/v1/jobs/{id}/redrive", s.handleRedrive, false, operation{"redrive", "jobs", "Run a dead job again as a new one", "The new job has redrive_of; the dead one stays as it is. A job that was redriven before is answered with the job that was made then, unless that one is dead as well. Caps hold as for a submit; 410 if the record, or the inputs, are not stored any more.", []param{wait}, nil, submitOut}},
+		{"GET", "/v1/dead", s.handleDead, false, operation{
+			"dead", "jobs", "List dead jobs", "Those that the platform failed until its attempts were used up, by an index that outlives their records.",
+			append(deadFilter, query("order", "", "Which come first: newest, the default, or oldest."), query("limit", 50, "Jobs on a page, at most 1000."), query("cursor", "", "The next of the page before.")),
+			nil, ok(api.DeadList{}),
+		}},
+		{"POST", "/v1/dead/redrive", s.handleRedriveMany, false, operation{"redriveMany", "jobs", "Run many dead jobs again", "Those that match, the oldest first, up to a limit; next goes on after them. It stops at a cap, and says so; asking again goes on, since what was redriven is not redriven twice.", nil, []body{{typeJSON, api.Redrive{}, ""}}, ok(api.Redriven{})}},
 		{"GET", "/v1/jobs/{id}/logs", s.handleLogs, false, operation{
 			"logs", "jobs", "Follow the output of a job",
 			"Server-sent events: chunk (see LogChunk), and end when all is told. From the start, or after Last-Event-ID.",

@@ -32,7 +32,7 @@ const (
 // cut off, between a record and its hint. Outside of power loss it should find
 // only what such gateways and crashed workers left.
 func (l *Lead) reconcile(ctx context.Context) error {
-	past := &past{given: map[string]time.Time{}}
+	past := &past{given: map[string]time.Time{}, listed: map[string]bool{}}
 	reconnected := l.Queue.Reconnected()
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -114,7 +114,8 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	if view.timers, err = l.Queue.Timers(ctx); err != nil {
 		return false, err
 	}
-	var suspects []queue.Summary
+	var suspects, dead []queue.Summary
+	listed := map[string]bool{}
 	err = l.Queue.Records(ctx, func(s queue.Summary) error {
 		if !slices.Contains(led, s.Pool) {
 			return nil
@@ -122,6 +123,10 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 		switch view.judge(s) {
 		case suspect:
 			suspects = append(suspects, s)
+		case buried:
+			if listed[s.ID] = true; !past.listed[s.ID] {
+				dead = append(dead, s)
+			}
 		case tooYoung:
 			young = true
 		}
@@ -131,6 +136,14 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 		return false, err
 	}
 	var found finds
+	if len(dead) > 0 { // the index is read only if somebody may be missing from it
+		n, err := l.Queue.Bury(ctx, dead)
+		if err != nil {
+			return false, err
+		}
+		found.buried = int64(n)
+	}
+	past.listed = listed
 	for _, s := range suspects {
 		if err := l.mend(ctx, s, view.ready[s.ID], &found); err != nil {
 			return false, err
@@ -142,14 +155,15 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	l.Counters.Restored.Add(found.restored)
 	l.Counters.Abandoned.Add(found.abandoned)
 	l.Counters.Redelivered.Add(found.redelivered)
+	l.Counters.Buried.Add(found.buried)
 	if found != (finds{}) {
-		l.Logger.Info("reconciled", "restored", found.restored, "abandoned", found.abandoned, "redelivered", found.redelivered)
+		l.Logger.Info("reconciled", "restored", found.restored, "abandoned", found.abandoned, "redelivered", found.redelivered, "buried", found.buried)
 	}
 	return young, nil
 }
 
 // finds counts what a pass had to mend.
-type finds struct{ restored, abandoned, redelivered int64 }
+type finds struct{ restored, abandoned, redelivered, buried int64 }
 
 // mend does what a suspect needs, if a closer look confirms that it does.
 func (l *Lead) mend(ctx context.Context, s queue.Summary, hint queue.ReadyHint, found *finds) error {
@@ -175,6 +189,7 @@ func (l *Lead) mend(ctx context.Context, s queue.Summary, hint queue.ReadyHint, 
 type past struct {
 	given     map[string]time.Time // jobs that were mended, and when
 	delivered map[string]uint64    // jobs whose hint was out, unclaimed, and which
+	listed    map[string]bool      // dead jobs that were seen to be in their index
 }
 
 // next keeps what the next pass needs.
@@ -203,6 +218,7 @@ type judgement int
 const (
 	fine     judgement = iota
 	suspect            // worth a look at the record and its holder
+	buried             // dead: the index of dead jobs should name it
 	tooYoung           // ask again later
 )
 
@@ -212,6 +228,11 @@ func (h hints) judge(s queue.Summary) judgement {
 	case job.Running, job.Canceling:
 		return suspect // its holder's key says more
 	case job.Queued, job.Retrying:
+	case job.Dead:
+		if h.now.Sub(s.UpdatedAt) < h.grace && !h.past.listed[s.ID] {
+			return tooYoung // who ended it lists it right now
+		}
+		return buried
 	default:
 		return fine
 	}

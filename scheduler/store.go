@@ -173,7 +173,10 @@ func (l *batchLead) storeTaken(ctx context.Context, name scoped, b job.Batch, ma
 	part.Count = len(fresh)
 	former := mark.name
 	if len(fresh) > 0 {
-		var err error
+		err := l.listDead(ctx, b, fresh)
+		if err != nil {
+			return err
+		}
 		if part.Bytes, err = l.writeSegment(ctx, b, part.Name, fresh); err != nil {
 			return err
 		}
@@ -205,6 +208,31 @@ func (l *batchLead) storeTaken(ctx context.Context, name scoped, b job.Batch, ma
 		}
 	}
 	return nil
+}
+
+// listDead makes sure that the index of dead jobs names those of some items
+// that died: once they are in a segment no reconcile pass sees them.
+func (l *batchLead) listDead(ctx context.Context, b job.Batch, items []endedItem) error {
+	var dead []queue.Summary
+	for _, e := range items {
+		if e.state != job.Dead {
+			continue
+		}
+		rec, err := l.s.Queue.Get(ctx, b.Tenant, job.ItemID(b.ID, e.index))
+		switch {
+		case errors.Is(err, job.ErrNotFound): // removed by hand
+		case err != nil:
+			return err
+		default:
+			dead = append(dead, summaryOf(rec))
+		}
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	n, err := l.s.Queue.Bury(ctx, dead)
+	l.s.lead.Counters.Buried.Add(int64(n))
+	return err
 }
 
 // add counts an item that goes into a segment.

@@ -51,29 +51,29 @@ func (s *Scheduler) Submit(ctx context.Context, in api.Submit, from Origin) (job
 	rec.Spans = recording.Spans()
 
 	ctx, stage = telemetry.Start(ctx, telemetry.Accept, attribute.String(telemetry.KeyJob, rec.ID))
-	stored, err := s.accept(ctx, rec)
+	stored, _, err := s.accept(ctx, rec)
 	stage.End(err)
 	return stored, err
 }
 
-// accept makes the record durable.
-func (s *Scheduler) accept(ctx context.Context, rec job.Record) (job.Record, error) {
+// accept makes the record durable; created says that it was not there yet.
+func (s *Scheduler) accept(ctx context.Context, rec job.Record) (stored job.Record, created bool, err error) {
 	settled, err := s.admit(ctx, rec)
 	if err != nil {
-		return job.Record{}, err
+		return job.Record{}, false, err
 	}
 	defer settled()
 	if err := s.storeSpec(ctx, &rec); err != nil {
-		return job.Record{}, err
+		return job.Record{}, false, err
 	}
 	// Not given up half-way when the client goes: a record without a hint
 	// waits until somebody misses it.
-	stored, created, err := s.Queue.Accept(context.WithoutCancel(ctx), rec)
+	stored, created, err = s.Queue.Accept(context.WithoutCancel(ctx), rec)
 	if err != nil {
-		return job.Record{}, fmt.Errorf("accept job %s: %w", rec.ID, err)
+		return job.Record{}, false, fmt.Errorf("accept job %s: %w", rec.ID, err)
 	}
 	s.noteAccepted(stored, created)
-	return stored, nil
+	return stored, created, nil
 }
 
 func (s *Scheduler) noteAccepted(rec job.Record, created bool) {
@@ -295,7 +295,7 @@ func summaryOf(r job.Record) queue.Summary {
 	sum := queue.Summary{
 		ID: r.ID, Tenant: r.Tenant, Pool: r.Pool, Class: r.Class, State: r.State, Queue: r.Queue, Priority: r.Priority,
 		Batch: r.Batch, Key: r.Key, Image: r.Image, Labels: r.Labels, AcceptedAt: r.AcceptedAt, UpdatedAt: r.UpdatedAt,
-		ExpiresAt: r.ExpiresAt, NotBefore: r.NotBefore, Attempt: r.Attempt, Worker: r.Worker, Schedule: r.Schedule,
+		ExpiresAt: r.ExpiresAt, NotBefore: r.NotBefore, Attempt: r.Attempt, Worker: r.Worker, Schedule: r.Schedule, RedriveOf: r.RedriveOf,
 	}
 	if r.Result != nil {
 		sum.Blame, sum.Reason = r.Result.Verdict.Blame, r.Result.Verdict.Reason

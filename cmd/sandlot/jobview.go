@@ -35,6 +35,8 @@ func showJob(w io.Writer, j api.Job) {
 	add("start by", deadline(j.AcceptedAt, j.Budgets.StartBy))
 	add("end by", deadline(j.AcceptedAt, j.Budgets.Total))
 	add("kept until", stamp(j.ExpiresAt))
+	add("redrive of", j.RedriveOf)
+	add("redriven as", j.RedrivenAs)
 	add("trace", j.TraceID)
 	table(w, rows)
 	showSteps(w, j.Steps)

@@ -107,7 +107,7 @@ Without a server: sandlot run --local busybox -- echo hello`,
 	)
 	return group(root,
 		a.upCmd(), a.schedulerCmd(), a.workerCmd(),
-		a.runCmd(), a.submitCmd(), a.batchCmd(), a.jobsCmd(), a.schedulesCmd(), a.logsCmd(), a.traceCmd(),
+		a.runCmd(), a.submitCmd(), a.batchCmd(), a.jobsCmd(), a.schedulesCmd(), a.deadCmd(), a.logsCmd(), a.traceCmd(),
 		a.workersCmd(), a.poolsCmd(), a.tenantsCmd(), a.queuesCmd(), a.imageCmd(), a.backupCmd(), a.restoreCmd(), a.doctorCmd(), a.versionCmd(),
 		a.natsCmd(),
 	)

@@ -46,6 +46,10 @@ type Job struct {
 	// Worker is who runs it, or ran it last.
 	Worker  string `json:"worker,omitempty"`
 	TraceID string `json:"trace_id,omitempty"`
+	// RedriveOf is the dead job that this one runs again; RedrivenAs the last
+	// job that ran this one again.
+	RedriveOf  string `json:"redrive_of,omitempty"`
+	RedrivenAs string `json:"redriven_as,omitempty"`
 }
 
 // Summary is a job as it stands in a list.

@@ -44,6 +44,7 @@ const (
 	TypeUnauthorized = "urn:sandlot:unauthorized"
 	TypeForbidden    = "urn:sandlot:forbidden"
 	TypeNotFound     = "urn:sandlot:not-found"
+	TypeGone         = "urn:sandlot:gone"
 	TypeMethod       = "urn:sandlot:method"
 	TypeSchema       = "urn:sandlot:schema"
 	TypeConflict     = "urn:sandlot:conflict"

@@ -156,6 +156,8 @@ type Record struct {
 	Group string `json:"group,omitempty"`
 	// Schedule is the tick that the job is from.
 	Schedule *Tick `json:"schedule,omitempty"`
+	// RedriveOf is the dead job that this one runs again.
+	RedriveOf string `json:"redrive_of,omitempty"`
 
 	AcceptedAt time.Time `json:"accepted_at"`
 	UpdatedAt  time.Time `json:"updated_at"`

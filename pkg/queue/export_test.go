@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -115,6 +116,14 @@ func LoseReady(q *Queue, ctx context.Context) error {
 		return err
 	}
 	return s.Purge(ctx, jetstream.WithPurgeSubject("rdy.>"))
+}
+
+// CommitUnlisted makes the claimed job dead, and dies before it lists it.
+func CommitUnlisted(q *Queue, ctx context.Context, c *Claim, v job.Verdict) error {
+	s := stored{Record: c.Record, Life: c.life}
+	s.State = job.Dead
+	s.end(time.Now().UTC(), v)
+	return q.settle(ctx, c, s, job.EventFinish)
 }
 
 // Unlist has a worker say nothing more of itself, so that its key does not

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
@@ -65,16 +62,6 @@ func (q *Queue) abandon(ctx context.Context, s stored) (stored, error) {
 		q.bury(ctx, next)
 	}
 	return next, nil
-}
-
-// bury lists a dead job in the index of dead ones. The record is what counts,
-// so a failure is only logged.
-func (q *Queue) bury(ctx context.Context, s stored) {
-	msg := q.hint("dlq."+s.Pool+"."+s.Tenant, s.summary())
-	msg.Header.Set(jetstream.MsgIDHeader, s.ID+"."+strconv.Itoa(s.Attempt))
-	if _, err := q.publishOnce(ctx, msg, 2*time.Second); err != nil {
-		q.log.Warn("list dead job", "job", s.ID, "error", err)
-	}
 }
 
 // SettleWorker ends every attempt that a lost life of a worker held, so that

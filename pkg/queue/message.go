@@ -59,6 +59,7 @@ type Summary struct {
 	Key        string            `json:"key,omitempty"`
 	Group      string            `json:"group,omitempty"`
 	Schedule   *job.Tick         `json:"schedule,omitempty"`
+	RedriveOf  string            `json:"redrive_of,omitempty"`
 	Image      job.Image         `json:"image"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	AcceptedAt time.Time         `json:"accepted_at"`
@@ -88,7 +89,7 @@ type stored struct {
 func (s stored) summary() Summary {
 	sum := Summary{
 		ID: s.ID, Tenant: s.Tenant, Pool: s.Pool, Class: s.Class, State: s.State,
-		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group, Schedule: s.Schedule,
+		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group, Schedule: s.Schedule, RedriveOf: s.RedriveOf,
 		Image: s.Image, Labels: s.Labels, AcceptedAt: s.AcceptedAt, UpdatedAt: s.UpdatedAt,
 		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Budgets: s.Budgets, Attempt: s.Attempt,
 		Worker: s.Worker, Life: s.Life, TraceParent: s.TraceParent,
@@ -117,22 +118,30 @@ func (q *Queue) encode(s stored) (*nats.Msg, error) {
 	if len(body) > MaxRecord {
 		return nil, fmt.Errorf("record %s has %d bytes, more than %d: %w", s.ID, len(body), MaxRecord, ErrTooLarge)
 	}
-	summary, err := json.Marshal(s.summary())
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", s.ID, err)
-	}
-	if len(summary) > maxSummary {
-		return nil, fmt.Errorf("labels and key of record %s have %d bytes, more than %d: %w", s.ID, len(summary), maxSummary, ErrTooLarge)
-	}
 	msg := q.message(recordSubject(q.shard(s.ID), s.Tenant, s.ID))
 	msg.Data = body
 	msg.Header.Set(headerState, string(s.State))
-	msg.Header.Set(headerSummary, string(summary))
+	if err := setSummary(msg, s.summary()); err != nil {
+		return nil, err
+	}
 	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(s.seq, 10))
 	if s.State.Final() {
 		msg.Header.Set(jetstream.MsgTTLHeader, max(s.Retention.Round(time.Second), time.Second).String())
 	}
 	return msg, nil
+}
+
+// setSummary writes a summary into the headers of a message.
+func setSummary(msg *nats.Msg, s Summary) error {
+	summary, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", s.ID, err)
+	}
+	if len(summary) > maxSummary {
+		return fmt.Errorf("labels and key of record %s have %d bytes, more than %d: %w", s.ID, len(summary), maxSummary, ErrTooLarge)
+	}
+	msg.Header.Set(headerSummary, string(summary))
+	return nil
 }
 
 // message is an empty one of the current schema.

@@ -222,7 +222,7 @@ func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, er
 			delete(old[Inputs], id)
 		case !c.Removed:
 			delete(old[Outputs], c.ID)
-			if !c.State.Final() {
+			if !c.State.Final() || c.State == job.Dead { // a dead job may be redriven
 				delete(old[Inputs], c.ID)
 			}
 		}
@@ -249,7 +249,7 @@ func (q *Queue) Orphans(ctx context.Context, age time.Duration) (removed int, er
 
 // keepBatches takes out of old what batches need: the objects that they name,
 // the outputs of their items, whose records are in segments, and the inputs of
-// items that may yet run.
+// items that may yet run, or be redriven.
 func (q *Queue) keepBatches(ctx context.Context, old map[Bucket]map[string][]string) error {
 	batches := map[string]job.Batch{}
 	if err := q.Batches(ctx, func(b job.Batch) { batches[b.ID] = b }); err != nil {
@@ -270,10 +270,14 @@ func (q *Queue) keepBatches(ctx context.Context, old map[Bucket]map[string][]str
 			})
 		}
 	}
+	dead := map[string]bool{}
+	if err := q.scan(ctx, deadStream, "dlq.>", func(m message) { dead[m.header.Get(headerJob)] = true }); err != nil {
+		return fmt.Errorf("list dead jobs: %w", err)
+	}
 	for bucket, jobs := range old {
 		for id := range jobs {
 			batch, _, item := job.Item(id)
-			if b, there := batches[batch]; item && there && (bucket == Outputs || !b.State.Final()) {
+			if b, there := batches[batch]; item && there && (bucket == Outputs || !b.State.Final() || dead[id]) {
 				delete(jobs, id)
 			}
 		}

@@ -60,6 +60,8 @@ const (
 	MetricTicks          = "sandlot_schedule_ticks_total"     // by tenant, outcome
 	MetricReleased       = "sandlot_jobs_released_total"      // by tenant
 	MetricFinal          = "sandlot_jobs_final_total"         // by state, blame, reason
+	MetricRedriven       = "sandlot_jobs_redriven_total"      // by tenant, queue
+	MetricDead           = "sandlot_dead_jobs"                // entries of their index, by pool, tenant
 	MetricRetried        = "sandlot_jobs_retried_total"       // by outcome
 	MetricBacklog        = "sandlot_queue_backlog"            // by tenant, queue, state
 	MetricDemand         = "sandlot_pool_demand"              // by pool, class
