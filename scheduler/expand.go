@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -44,6 +45,8 @@ type batchLead struct {
 	// running is what is remembered of batches while this process leads. The
 	// expander's alone.
 	running map[scoped]*expansion
+	// drafting is held while items become jobs.
+	drafting sync.RWMutex
 }
 
 // expansion is a batch that is being expanded.
@@ -75,10 +78,12 @@ func (l *batchLead) expand(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	select {
-	case <-l.s.index.ready:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for _, ready := range []<-chan struct{}{l.s.index.ready, l.s.cancels.ready} {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	poll := time.NewTicker(releasePoll)
 	defer poll.Stop()
@@ -170,10 +175,7 @@ func (l *batchLead) expandSome(ctx context.Context, name scoped, sharers int) (b
 	if n <= 0 {
 		return false, l.saveCursor(ctx, name, b, e, cursor)
 	}
-	recs, err := l.draftItems(ctx, name, b, e, n)
-	if err == nil {
-		err = l.s.Queue.Expand(ctx, b.Since, recs)
-	}
+	recs, err := l.makeJobs(ctx, name, b, e, n)
 	if err != nil {
 		e.items.close()
 		delete(l.running, name) // begin again at the cursor
@@ -182,6 +184,17 @@ func (l *batchLead) expandSome(ctx context.Context, name scoped, sharers int) (b
 	cursor += len(recs)
 	l.s.folds.look(name, func(f *fold) { f.cursor = max(f.cursor, cursor) })
 	return true, l.saveCursor(ctx, name, b, e, cursor)
+}
+
+// makeJobs stores the records of the next items.
+func (l *batchLead) makeJobs(ctx context.Context, name scoped, b job.Batch, e *expansion, n int) ([]job.Record, error) {
+	l.drafting.RLock()
+	defer l.drafting.RUnlock()
+	recs, err := l.draftItems(ctx, name, b, e, n)
+	if err == nil {
+		err = l.s.Queue.Expand(ctx, b.Since, recs)
+	}
+	return recs, err
 }
 
 // measure finds out how many items end a second.
@@ -223,6 +236,11 @@ func (l *batchLead) draftItems(ctx context.Context, name scoped, b job.Batch, e 
 			cancelItem(&rec, "It was canceled before its turn.")
 		case b.StopAfter != nil && l.enough(name, line.Group):
 			cancelItem(&rec, enoughOf(line.Group, b.StopAfter.Passed))
+		default:
+			if order, why := l.s.cancels.endsItem(b, rec); order != "" {
+				cancelItem(&rec, why)
+				rec.CanceledBy = order
+			}
 		}
 		recs = append(recs, rec)
 	}

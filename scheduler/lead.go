@@ -170,6 +170,7 @@ func (l *Lead) pool(ctx context.Context, pool string) error {
 				group.Go(func() error { return l.batches.expand(ctx) })
 				group.Go(func() error { return l.batches.store(ctx) })
 				group.Go(func() error { return l.batches.call(ctx) })
+				group.Go(func() error { return l.batches.carryOut(ctx) })
 			}
 			if l.ticks != nil {
 				group.Go(func() error { return l.ticks.run(ctx) })

@@ -116,6 +116,13 @@ func (s *Scheduler) table() []route {
 			[]param{follow, query("after", "", "The cursor of the last line already known. After a restart of the server some may come again.")}, nil,
 			map[int]body{200: {typeNDJSON, nil, "Lines."}},
 		}},
+		{"POST", "/v1/cancels", s.handleCancelMany, false, operation{
+			"cancelMany", "jobs", "Cancel all jobs that a filter picks",
+			"Of the tenant's jobs that were accepted before; later ones run. The order is stored first and carried out even if the scheduler dies: jobs that wait are canceled and those that run are ended. The answer says how far it is.",
+			[]param{query("wait", "", "Hold the answer back until the order is finished, at most this long: 10s.")}, []body{{typeJSON, api.Cancel{}, ""}},
+			map[int]body{200: {typeJSON, api.CancelOrder{}, "The order is finished."}, 202: {typeJSON, api.CancelOrder{}, "The order is stored, and will be finished."}},
+		}},
+		{"GET", "/v1/cancels/{id}", s.handleCancelOrder, false, operation{"cancelOrder", "jobs", "Say how far an order to cancel is", "Known for thirty days.", []param{query("wait", "", "Hold the answer back until the order is finished, at most this long: 10s.")}, nil, ok(api.CancelOrder{})}},
 		{"GET", "/v1/workers", s.handleWorkers, false, operation{"workers", "system", "List workers", "", nil, nil, ok(api.Workers{})}},
 		{"POST", "/v1/workers/{id}/drain", operatorOnly(s.handleDrain), false, operation{"drain", "pools", "Have a worker finish, take no more, and leave", "For the operator. At the deadline, if there is one, what still runs is stopped and given to others. The order holds until the worker has left.", nil, []body{{typeJSON, api.Drain{}, ""}}, ok(api.Worker{})}},
 		{"POST", "/v1/workers/{id}/undrain", operatorOnly(s.handleUndrain), false, operation{"undrain", "pools", "Have a worker that is drained take jobs again", "For the operator.", nil, nil, ok(api.Worker{})}},

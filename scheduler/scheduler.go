@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,6 +77,7 @@ type Scheduler struct {
 	buffers   *semaphore.Weighted
 	lead      *Lead
 	folds     *folds
+	cancels   *cancels
 	callbacks *callbacks
 	handler   http.Handler
 	listener  net.Listener
@@ -111,6 +113,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s.lead.settings = s.settings
 	s.caps = newCaps(s)
 	s.folds = newFolds()
+	s.cancels = newCancels()
 	s.callbacks = newCallbacks(cfg.Callbacks)
 	s.lead.batches = &batchLead{s: s}
 	s.lead.ticks = &ticks{s: s}
@@ -148,7 +151,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	// Loops outlive HTTP: answers under way still need the index.
 	loops, stopLoops := context.WithCancelCause(context.WithoutCancel(ctx))
-	failed := make(chan error, 4)
+	failed := make(chan error, 8)
 	ended := s.start(loops, failed)
 
 	server := s.server()
@@ -188,7 +191,10 @@ func (s *Scheduler) start(ctx context.Context, failed chan<- error) (ended <-cha
 		"settings": func(ctx context.Context) error { return s.Queue.WatchSettings(ctx, s.settings.apply) },
 		"follow":   func(ctx context.Context) error { return s.Queue.Follow(ctx, s.apply, s.index.caughtUp) },
 		"batches":  func(ctx context.Context) error { return s.folds.follow(ctx, s.Queue) },
-		"workers":  func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
+		"cancels": func(ctx context.Context) error {
+			return s.Queue.FollowCancels(ctx, s.cancels.set, sync.OnceFunc(func() { close(s.cancels.ready) }))
+		},
+		"workers": func(ctx context.Context) error { return s.Queue.WatchWorkers(ctx, s.workers.apply) },
 	}
 	if s.Gateway {
 		delete(loops, "lead")

@@ -125,21 +125,29 @@ func (a *app) jobsExplainCmd() *cobra.Command {
 }
 
 func (a *app) jobsCancelCmd() *cobra.Command {
-	var batch string
+	var in api.Cancel
+	var state string
+	var labels []string
 	cmd := &cobra.Command{
-		Use: "cancel JOB… | cancel --batch BATCH", Short: "End jobs before their time",
+		Use: "cancel JOB… | cancel --all | cancel --FILTER…", Short: "End jobs before their time",
+		Long: `End jobs before their time: those that are named, or all that the filters pick and
+that were accepted before. The order to do so is stored and carried out by the
+server; the command waits until it is finished. Jobs that wait are canceled then,
+and those that run are told to end, which takes them about a second.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 0) == (batch == "") {
-				return problems{"name the jobs to cancel, or a whole batch by --batch"}
+			var wrong problems
+			in.State, in.Labels = job.State(state), pairs("--label", labels, nil, &wrong)
+			filtered := in.All || in.Batch != "" || !in.Whole()
+			wrong.check((len(args) > 0) != filtered, "name the jobs to cancel, or pick them by filters such as --batch, or by --all")
+			if err := wrong.err(); err != nil {
+				return err
 			}
 			c, err := a.client(impatient)
 			if err != nil {
 				return err
 			}
-			if batch != "" {
-				if args, err = unfinished(cmd.Context(), c, batch); err != nil {
-					return err
-				}
+			if filtered {
+				return a.cancelMany(cmd.Context(), c, in)
 			}
 			return a.eachJob(args, func(id string) error {
 				j, err := c.Cancel(cmd.Context(), id)
@@ -150,19 +158,30 @@ func (a *app) jobsCancelCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&batch, "batch", "", "cancel every job of this batch that has not ended")
+	f := cmd.Flags()
+	f.BoolVar(&in.All, "all", false, "all jobs of the tenant")
+	f.StringVar(&in.Queue, "queue", "", "only jobs of this queue")
+	f.StringVar(&in.Pool, "pool", "", "only jobs of this pool")
+	f.StringVar(&in.Batch, "batch", "", "only jobs of this batch")
+	f.StringVar(&state, "state", "", "only jobs in this state: queued, running or retrying")
+	f.StringArrayVar(&labels, "label", nil, "only jobs with this label, NAME=VALUE")
+	f.StringVar(&in.Reason, "reason", "", "a sentence that their results give as the reason")
 	return cmd
 }
 
-func unfinished(ctx context.Context, c *client.Client, batch string) ([]string, error) {
-	list, err := listJobs(ctx, c, client.ListOptions{Batch: batch}, true)
-	var ids []string
-	for _, j := range list.Jobs {
-		if !j.State.Final() {
-			ids = append(ids, j.ID)
+// cancelMany gives an order to cancel, and waits until it is finished.
+func (a *app) cancelMany(ctx context.Context, c *client.Client, in api.Cancel) error {
+	o, err := c.CancelMany(ctx, in, time.Second)
+	for err == nil && o.State != "finished" {
+		if isTerminal(a.stderr) {
+			fmt.Fprintf(a.stderr, "\r%d canceled, %d ending …", o.Canceled, o.Ending)
 		}
+		o, err = c.CancelOrder(ctx, o.ID, time.Second)
 	}
-	return ids, err
+	if err != nil {
+		return err
+	}
+	return a.show(o, func(w io.Writer) { fmt.Fprintf(w, "%d canceled, %d that ran are ending\n", o.Canceled, o.Ending) })
 }
 
 func (a *app) jobsRemoveCmd() *cobra.Command {

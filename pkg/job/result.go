@@ -176,6 +176,8 @@ type Record struct {
 	// CancelReason is a sentence on why its end was asked for, if that was
 	// said.
 	CancelReason string `json:"cancel_reason,omitempty"`
+	// CanceledBy is the order that asked for it, if one did.
+	CanceledBy string `json:"canceled_by,omitempty"`
 
 	Result  *Result `json:"result,omitempty"`
 	Timings Timings `json:"timings"`

@@ -60,6 +60,7 @@ type Summary struct {
 	Group      string            `json:"group,omitempty"`
 	Schedule   *job.Tick         `json:"schedule,omitempty"`
 	RedriveOf  string            `json:"redrive_of,omitempty"`
+	CanceledBy string            `json:"canceled_by,omitempty"`
 	Image      job.Image         `json:"image"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	AcceptedAt time.Time         `json:"accepted_at"`
@@ -89,7 +90,7 @@ type stored struct {
 func (s stored) summary() Summary {
 	sum := Summary{
 		ID: s.ID, Tenant: s.Tenant, Pool: s.Pool, Class: s.Class, State: s.State,
-		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group, Schedule: s.Schedule, RedriveOf: s.RedriveOf,
+		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group, Schedule: s.Schedule, RedriveOf: s.RedriveOf, CanceledBy: s.CanceledBy,
 		Image: s.Image, Labels: s.Labels, AcceptedAt: s.AcceptedAt, UpdatedAt: s.UpdatedAt,
 		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Budgets: s.Budgets, Attempt: s.Attempt,
 		Worker: s.Worker, Life: s.Life, TraceParent: s.TraceParent,

@@ -35,6 +35,11 @@ func (q *Queue) Cancel(ctx context.Context, tenant, id string) (job.Record, erro
 
 // CancelFor is Cancel, with a sentence that says why.
 func (q *Queue) CancelFor(ctx context.Context, tenant, id, why string) (job.Record, error) {
+	return q.cancelBy(ctx, tenant, id, why, "")
+}
+
+// cancelBy is CancelFor by an order.
+func (q *Queue) cancelBy(ctx context.Context, tenant, id, why, order string) (job.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
 	for {
@@ -46,18 +51,9 @@ func (q *Queue) CancelFor(ctx context.Context, tenant, id, why string) (job.Reco
 			q.sendControl(s)
 			return s.Record, nil
 		}
-		to := job.Canceling
-		if s.State != job.Running {
-			to = job.Canceled
-		}
-		if err := job.Change(s.State, s.Attempt, job.EventCancel, s.Attempt, to); err != nil {
-			return s.Record, fmt.Errorf("cancel job %s: %w", id, err)
-		}
 		before := s.summary()
-		now := time.Now().UTC()
-		s.State, s.UpdatedAt, s.CancelReason = to, now, why
-		if to == job.Canceled {
-			s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled, Evidence: job.Evidence{Detail: why}})
+		if err := s.cancel(time.Now().UTC(), why, order); err != nil {
+			return s.Record, fmt.Errorf("cancel job %s: %w", id, err)
 		}
 		seq, err := q.put(ctx, s)
 		if errors.Is(err, errMoved) {
@@ -67,12 +63,34 @@ func (q *Queue) CancelFor(ctx context.Context, tenant, id, why string) (job.Reco
 			return s.Record, fmt.Errorf("cancel job %s: %w", id, err)
 		}
 		s.seq = seq
-		if to == job.Canceling {
-			q.sendControl(s)
-		} else {
-			q.dropTimers(before)
-		}
+		q.tellCanceled(s, before)
 		return s.Record, nil
+	}
+}
+
+// cancel is the record once its end was asked for.
+func (s *stored) cancel(now time.Time, why, order string) error {
+	to := job.Canceling
+	if s.State != job.Running {
+		to = job.Canceled
+	}
+	if err := job.Change(s.State, s.Attempt, job.EventCancel, s.Attempt, to); err != nil {
+		return err
+	}
+	s.State, s.UpdatedAt, s.CancelReason, s.CanceledBy = to, now, why, order
+	if to == job.Canceled {
+		s.end(now, job.Verdict{Blame: job.BlameNone, Reason: job.WasCanceled, Evidence: job.Evidence{Detail: why}})
+	}
+	return nil
+}
+
+// tellCanceled has the worker of a canceled job end it, or drops the timers
+// of one that waited.
+func (q *Queue) tellCanceled(s stored, before Summary) {
+	if s.State == job.Canceling {
+		q.sendControl(s)
+	} else {
+		q.dropTimers(before)
 	}
 }
 
