@@ -268,7 +268,7 @@ func (s *Scheduler) itemOf(ctx context.Context, b job.Batch, line manifestLine, 
 		return job.Record{}, err
 	}
 	rec := recordOf(line.Spec, hash)
-	rec.Pool, rec.Class = line.Pool, line.Class
+	rec.Pool, rec.Class, rec.Preferred, rec.Spill = line.Pool, line.Class, line.Preferred, line.Spill
 	rec.ID, rec.Tenant, rec.Batch, rec.Key, rec.Group = id, b.Tenant, b.ID, line.Key, line.Group
 	rec.Retention, rec.TraceParent = itemRetention, telemetry.TraceParent(ctx)
 	err = s.storeSpec(ctx, &rec)

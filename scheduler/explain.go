@@ -41,6 +41,9 @@ func (s *Scheduler) explain(rec job.Record, now time.Time) []string {
 			told = append(told, text)
 		}
 	}
+	if text := s.explainPlace(rec, now); text != "" {
+		told = append(told, text)
+	}
 	switch rec.State {
 	case job.Queued, job.Retrying:
 		return append(told, s.explainWait(rec, now)...)

@@ -49,6 +49,8 @@ type Lead struct {
 	batches *batchLead
 	// ticks has schedules submit their jobs; nil for nothing.
 	ticks *ticks
+	// spills are the jobs that may spill over; nil for none.
+	spills *spills
 }
 
 // LeadCounters count what the leader has done since the process started.
@@ -66,6 +68,9 @@ type LeadCounters struct {
 	Redelivered atomic.Int64
 	Orphans     atomic.Int64 // objects that belonged to no job
 	Buried      atomic.Int64 // dead jobs that their index lacked
+	Spilled     atomic.Int64 // jobs that spilled over to another pool
+	// Stray counts hints of jobs that had spilled over.
+	Stray atomic.Int64
 
 	mu       sync.Mutex
 	byTenant map[string]int64 // hints released
@@ -162,6 +167,9 @@ func (l *Lead) pool(ctx context.Context, pool string) error {
 		l.kick() // what happened while nobody led
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return l.release(ctx, lease) })
+		if l.spills != nil {
+			group.Go(func() error { return l.spills.run(ctx, pool) })
+		}
 		if pool == job.DefaultPool {
 			l.Counters.Leading.Store(true)
 			defer l.Counters.Leading.Store(false)

@@ -35,6 +35,9 @@ type manifestLine struct {
 	// Pool and Class are where it runs.
 	Pool  string `json:"pool,omitempty"`
 	Class string `json:"class,omitempty"`
+	// Preferred and Spill are those of the record.
+	Preferred string     `json:"preferred,omitempty"`
+	Spill     *job.Spill `json:"spill,omitempty"`
 	// Spec has the digest of its image.
 	Spec  *job.Spec    `json:"spec,omitempty"`
 	Error *api.Problem `json:"error,omitempty"`

@@ -64,6 +64,7 @@ var (
 	descLead    = map[string]*prometheus.Desc{
 		telemetry.MetricLost:           prometheus.NewDesc(telemetry.MetricLost, "Workers found lost by this scheduler.", nil, nil),
 		telemetry.MetricRetried:        prometheus.NewDesc(telemetry.MetricRetried, "Attempts of lost workers given to others.", nil, nil),
+		telemetry.MetricSpilled:        prometheus.NewDesc(telemetry.MetricSpilled, "Jobs that waited too long where their image prefers and spilled over to another pool.", nil, nil),
 		telemetry.MetricReconcileFinds: prometheus.NewDesc(telemetry.MetricReconcileFinds, "Hints that were missing and given again.", nil, nil),
 		telemetry.MetricLogsDropped:    prometheus.NewDesc(telemetry.MetricLogsDropped, "Chunks of logs that this process dropped.", nil, nil),
 	}
@@ -103,7 +104,7 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 	lead := &v.s.lead.Counters
 	for name, n := range map[string]int64{
 		telemetry.MetricLost: lead.Lost.Load(), telemetry.MetricRetried: lead.Abandoned.Load(),
-		telemetry.MetricReconcileFinds: lead.Restored.Load(), telemetry.MetricLogsDropped: v.s.Queue.DroppedLogs(),
+		telemetry.MetricSpilled: lead.Spilled.Load(), telemetry.MetricReconcileFinds: lead.Restored.Load(), telemetry.MetricLogsDropped: v.s.Queue.DroppedLogs(),
 	} {
 		out <- prometheus.MustNewConstMetric(descLead[name], prometheus.CounterValue, float64(n))
 	}

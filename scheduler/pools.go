@@ -235,21 +235,70 @@ func (s *Scheduler) pools(ctx context.Context) ([]job.Pool, error) {
 	return pools, nil
 }
 
-// place is where a job runs: in the pool and the class that it names, else in
-// the default pool, and there in the first class that is large enough.
-func (s *Scheduler) place(ctx context.Context, spec job.Spec) (pool, class string, err error) {
+// placement is where a job waits and runs, and where else it may.
+type placement struct {
+	job.Place
+	preferred string
+	spill     *job.Spill
+}
+
+func (at placement) into(rec *job.Record) {
+	rec.Pool, rec.Class, rec.Preferred, rec.Spill = at.Pool, at.Class, at.preferred, at.spill
+}
+
+// place is where a job runs: in the pool and the class that it names, else
+// where its image prefers, else in the default pool, and there in the first
+// class that is large enough.
+func (s *Scheduler) place(ctx context.Context, spec job.Spec) (placement, error) {
 	pools, err := s.pools(ctx)
 	if err != nil {
-		return "", "", err
+		return placement{}, err
 	}
-	pool = spec.Pool
+	if prefer, ok := s.settings.preference(spec.Image.Name); ok && spec.Pool == "" {
+		if at, ok := s.preferred(pools, prefer, spec); ok {
+			return at, nil
+		}
+	}
+	pool := spec.Pool
 	setDefault(&pool, job.DefaultPool)
 	i := slices.IndexFunc(pools, func(p job.Pool) bool { return p.Name == pool })
 	if i < 0 {
-		return "", "", invalid("pool", clean(pool), "is not known; there are %s", poolNames(pools))
+		return placement{}, invalid("pool", clean(pool), "is not known; there are %s", poolNames(pools))
 	}
-	class, err = classIn(pools[i], spec)
-	return pool, class, err
+	class, err := classIn(pools[i], spec)
+	if err != nil {
+		return placement{}, err
+	}
+	return placement{Place: job.Place{Pool: pool, Class: class}}, s.workers.admit(pool, class, spec.Limits)
+}
+
+// preferred is the first place that takes a job, of the pool that its image
+// prefers and those to which it spills over; false if none does.
+func (s *Scheduler) preferred(pools []job.Pool, prefer job.Preference, spec job.Spec) (at placement, ok bool) {
+	var places []job.Place
+	for _, name := range append([]string{prefer.Pool}, prefer.SpillTo...) {
+		i := slices.IndexFunc(pools, func(p job.Pool) bool { return p.Name == name })
+		if i < 0 {
+			continue
+		}
+		if class, err := classIn(pools[i], spec); err == nil {
+			places = append(places, job.Place{Pool: name, Class: class})
+		}
+	}
+	for i, place := range places {
+		if s.workers.admit(place.Pool, place.Class, spec.Limits) != nil {
+			continue
+		}
+		at.Place = place
+		if place.Pool == prefer.Pool {
+			at.preferred = place.Pool
+			if rest := places[i+1:]; len(rest) > 0 {
+				at.spill = &job.Spill{After: prefer.SpillAfter, To: rest}
+			}
+		}
+		return at, true
+	}
+	return at, false
 }
 
 func classIn(p job.Pool, spec job.Spec) (string, error) {

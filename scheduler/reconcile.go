@@ -97,7 +97,7 @@ func (l *Lead) sweep(ctx context.Context) {
 // delivered, too recently to tell whether all is well with them.
 func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	view := hints{now: time.Now(), grace: l.Grace, past: past, delivered: map[string]uint64{},
-		heads: map[string]time.Time{}, ready: map[string]queue.ReadyHint{}}
+		heads: map[string]time.Time{}, ready: map[string]map[string]queue.ReadyHint{}}
 	led := l.led.all()
 	for _, pool := range led {
 		heads, err := l.Queue.Heads(ctx, pool)
@@ -109,14 +109,16 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 			return false, err
 		}
 		maps.Copy(view.heads, heads)
-		maps.Copy(view.ready, ready)
+		view.ready[pool] = ready
 	}
 	if view.timers, err = l.Queue.Timers(ctx); err != nil {
 		return false, err
 	}
 	var suspects, dead []queue.Summary
+	var strays []queue.ReadyHint
 	listed := map[string]bool{}
 	err = l.Queue.Records(ctx, func(s queue.Summary) error {
+		strays = append(strays, view.strays(s)...)
 		if !slices.Contains(led, s.Pool) {
 			return nil
 		}
@@ -135,6 +137,12 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	for _, hint := range strays {
+		if err := l.Queue.TakeBack(ctx, hint); err != nil {
+			return false, err
+		}
+	}
+	l.Counters.Stray.Add(int64(len(strays)))
 	var found finds
 	if len(dead) > 0 { // the index is read only if somebody may be missing from it
 		n, err := l.Queue.Bury(ctx, dead)
@@ -145,7 +153,7 @@ func (l *Lead) pass(ctx context.Context, past *past) (young bool, err error) {
 	}
 	past.listed = listed
 	for _, s := range suspects {
-		if err := l.mend(ctx, s, view.ready[s.ID], &found); err != nil {
+		if err := l.mend(ctx, s, view.ready[s.Pool][s.ID], &found); err != nil {
 			return false, err
 		}
 		past.given[s.ID] = view.now
@@ -206,8 +214,8 @@ func (p *past) next(h hints) {
 type hints struct {
 	now       time.Time
 	grace     time.Duration
-	heads     map[string]time.Time       // since when the first hint of a lane waits
-	ready     map[string]queue.ReadyHint // by job
+	heads     map[string]time.Time                  // since when the first hint of a lane waits
+	ready     map[string]map[string]queue.ReadyHint // by pool and job
 	timers    queue.Timers
 	past      *past
 	delivered map[string]uint64 // filled in by judge
@@ -236,7 +244,7 @@ func (h hints) judge(s queue.Summary) judgement {
 	default:
 		return fine
 	}
-	hint, there := h.ready[s.ID]
+	hint, there := h.ready[s.Pool][s.ID]
 	switch {
 	case hint.Delivered:
 		return h.judgeReady(s, hint)
@@ -264,6 +272,21 @@ func (h hints) judge(s queue.Summary) judgement {
 		return fine
 	}
 	return suspect
+}
+
+// strays are hints in pools other than the one where a job waits: it has
+// spilled over, and its leader died before it took them away. A worker would
+// end them; where there is none they would count as jobs that run.
+func (h hints) strays(s queue.Summary) (list []queue.ReadyHint) {
+	if s.State != job.Queued && s.State != job.Retrying {
+		return nil
+	}
+	for pool, ready := range h.ready {
+		if hint, there := ready[s.ID]; there && pool != s.Pool {
+			list = append(list, hint)
+		}
+	}
+	return list
 }
 
 // judgeReady judges a job whose hint is in READY. Who gets a hint claims the

@@ -200,10 +200,7 @@ func (s *Scheduler) draftAgain(ctx context.Context, dead job.Record) (job.Record
 	if err != nil {
 		return job.Record{}, err
 	}
-	pool, class, err := s.place(ctx, spec)
-	if err == nil {
-		err = s.workers.admit(pool, class, spec.Limits)
-	}
+	at, err := s.place(ctx, spec)
 	if err == nil {
 		spec.Image.Digest, err = s.digestAgain(ctx, dead.Image)
 	}
@@ -211,7 +208,7 @@ func (s *Scheduler) draftAgain(ctx context.Context, dead job.Record) (job.Record
 		return job.Record{}, err
 	}
 	rec := recordOf(&spec, dead.BodyHash)
-	rec.Pool, rec.Class = pool, class
+	at.into(&rec)
 	rec.ID, rec.Tenant, rec.RedriveOf = redriveID(dead.Tenant, dead.ID), dead.Tenant, dead.ID
 	rec.TraceParent = telemetry.TraceParent(ctx)
 	// It must be known for as long as the dead one is, or that could be

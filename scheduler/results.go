@@ -378,7 +378,7 @@ func (s *Scheduler) waitingItem(ctx context.Context, b job.Batch, index int) (jo
 	}
 	rec := recordOf(line.Spec, "")
 	rec.ID, rec.Tenant, rec.Batch, rec.Key, rec.Group = job.ItemID(b.ID, index), b.Tenant, b.ID, line.Key, line.Group
-	rec.Pool, rec.Class = line.Pool, line.Class
+	rec.Pool, rec.Class, rec.Preferred, rec.Spill = line.Pool, line.Class, line.Preferred, line.Spill
 	rec.AcceptedAt, rec.UpdatedAt, rec.Timings.Accept = b.OpenedAt, b.OpenedAt, b.OpenedAt
 	if slices.Contains(b.Dropped, index) {
 		cancelItem(&rec, "It was canceled before its turn.")

@@ -117,6 +117,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s.callbacks = newCallbacks(cfg.Callbacks)
 	s.lead.batches = &batchLead{s: s}
 	s.lead.ticks = &ticks{s: s}
+	s.lead.spills = newSpills(s)
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil
@@ -243,6 +244,9 @@ func (s *Scheduler) server() *http.Server {
 func (s *Scheduler) apply(c queue.Change) {
 	if _, _, item := job.Item(c.ID); item {
 		s.folds.apply(c, s.Queue.Shard(c.ID))
+	}
+	if !s.Gateway {
+		s.lead.spills.apply(c)
 	}
 	s.index.apply(c)
 }

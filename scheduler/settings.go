@@ -12,15 +12,17 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
-// settings is what is set for tenants, queues and schedules, kept by one fold over
-// queue.WatchSettings: every scheduler knows all of it within moments.
+// settings is what is set for tenants, queues, schedules and images, kept by
+// one fold over queue.WatchSettings: every scheduler knows all of it within
+// moments.
 type settings struct {
 	mu      sync.RWMutex
 	tenants map[string]tenantSetting
 	queues  map[scoped]queueSetting
 	// schedules of all tenants.
 	schedules map[scoped]scheduleSetting
-	tokens    map[string]string // tenants, by the digests of their tokens
+	tokens    map[string]string         // tenants, by the digests of their tokens
+	prefer    map[string]job.Preference // by image
 	listed    bool
 	filling   bool // a backup is being restored
 	revision  uint64
@@ -39,7 +41,10 @@ type queueSetting struct {
 }
 
 func newSettings() *settings {
-	return &settings{tenants: map[string]tenantSetting{}, queues: map[scoped]queueSetting{}, schedules: map[scoped]scheduleSetting{}, tokens: map[string]string{}, changed: make(chan struct{})}
+	return &settings{
+		tenants: map[string]tenantSetting{}, queues: map[scoped]queueSetting{}, schedules: map[scoped]scheduleSetting{},
+		tokens: map[string]string{}, prefer: map[string]job.Preference{}, changed: make(chan struct{}),
+	}
 }
 
 // apply folds one change in.
@@ -61,6 +66,11 @@ func (s *settings) apply(c queue.SettingChange) {
 			for _, t := range c.Tenant.Tokens {
 				s.tokens[t.SHA256] = c.Tenant.ID
 			}
+		}
+	case c.Preference != nil:
+		delete(s.prefer, c.Preference.Image)
+		if !c.Removed {
+			s.prefer[c.Preference.Image] = *c.Preference
 		}
 	case c.Queue != nil:
 		name := scoped{c.Queue.Tenant, c.Queue.Name}
@@ -124,6 +134,14 @@ func (s *settings) queue(tenant, name string) queueSetting {
 		q.Tenant, q.Name = tenant, name
 	}
 	return q
+}
+
+// preference is what is set for an image; false if nothing is.
+func (s *settings) preference(image string) (job.Preference, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.prefer[image]
+	return p, ok
 }
 
 // share is what is set for a tenant, or for a queue of it.

@@ -102,12 +102,12 @@ func (s *Scheduler) draft(ctx context.Context, in api.Submit, from Origin) (job.
 	if err != nil {
 		return job.Record{}, err
 	}
-	pool, class, err := s.possible(ctx, &spec, id, hash)
+	at, err := s.possible(ctx, &spec, id, hash)
 	if err != nil {
 		return job.Record{}, err
 	}
 	rec := recordOf(&spec, hash)
-	rec.Pool, rec.Class = pool, class
+	at.into(&rec)
 	rec.ID, rec.Tenant, rec.IdempotencyKey, rec.Batch, rec.Key = id, tenantOf(ctx), in.IdempotencyKey, from.Batch, in.Key
 	rec.Retention, rec.TraceParent = s.retention(rec.Tenant), telemetry.TraceParent(ctx)
 	rec.Schedule = from.Schedule
@@ -138,20 +138,17 @@ func (s *Scheduler) retention(tenant string) time.Duration {
 // possible says where the job runs, and what its image is, if it can be run at
 // all. A submit that is repeated is answered whatever has become of pools,
 // workers and images since.
-func (s *Scheduler) possible(ctx context.Context, spec *job.Spec, id, hash string) (pool, class string, err error) {
-	if pool, class, err = s.place(ctx, *spec); err == nil {
-		err = s.workers.admit(pool, class, spec.Limits)
-	}
-	if err == nil {
+func (s *Scheduler) possible(ctx context.Context, spec *job.Spec, id, hash string) (at placement, err error) {
+	if at, err = s.place(ctx, *spec); err == nil {
 		spec.Image.Digest, err = s.digest(ctx, spec.Image.Name)
 	}
 	if err != nil {
 		if known, getErr := s.Queue.Get(ctx, tenantOf(ctx), id); getErr == nil && known.BodyHash == hash {
 			spec.Image.Digest = known.Image.Digest
-			return known.Pool, known.Class, nil
+			return placement{Place: job.Place{Pool: known.Pool, Class: known.Class}}, nil
 		}
 	}
-	return pool, class, err
+	return at, err
 }
 
 // expand turns the short form language into files and steps.

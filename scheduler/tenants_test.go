@@ -206,7 +206,7 @@ func TestEverySchedulerKnowsASettingWithinASecond(t *testing.T) {
 }
 
 // eventually waits until ok is true, asking again at short intervals.
-func eventually(t *testing.T, w *world, what string, ok func() bool) {
+func eventually(t testing.TB, w *world, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

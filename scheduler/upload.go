@@ -523,7 +523,9 @@ func (u *upload) draft(ctx context.Context, raw []byte, whole bool) (_ manifestL
 	}
 	if problem == nil {
 		var spec job.Spec
-		spec, l.Pool, l.Class, err = u.s.draftSpec(ctx, item.Submit)
+		var at placement
+		spec, at, err = u.s.draftSpec(ctx, item.Submit)
+		l.Pool, l.Class, l.Preferred, l.Spill = at.Pool, at.Class, at.preferred, at.spill
 		if err == nil {
 			err = u.addKey(item.Key, u.line)
 		}
@@ -541,13 +543,13 @@ func (u *upload) draft(ctx context.Context, raw []byte, whole bool) (_ manifestL
 }
 
 // draftSpec is what an item asks for, in full, and where it runs.
-func (s *Scheduler) draftSpec(ctx context.Context, in api.Submit) (spec job.Spec, pool, class string, err error) {
+func (s *Scheduler) draftSpec(ctx context.Context, in api.Submit) (spec job.Spec, at placement, err error) {
 	if in, err = s.expand(in); err != nil {
-		return spec, "", "", err
+		return spec, at, err
 	}
 	spec = in.Spec()
-	pool, class, err = s.possible(ctx, &spec, "", "")
-	return spec, pool, class, err
+	at, err = s.possible(ctx, &spec, "", "")
+	return spec, at, err
 }
 
 // flush stores the open segment and names it in the batch.

@@ -18,6 +18,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/image"
+	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/worker/gvisor"
 )
 
@@ -74,8 +75,8 @@ func (c *builderConfig) builder(w io.Writer) (*image.Builder, func()) {
 
 func (a *app) imageCmd() *cobra.Command {
 	return group(
-		&cobra.Command{Use: "image", Short: "List, build, pull, import and remove images", GroupID: groupHost},
-		a.imageListCmd(), a.imageBuildCmd(), a.imagePullCmd(), a.imageImportCmd(), a.imageRemoveCmd(),
+		&cobra.Command{Use: "image", Short: "List, build, pull, import, set and remove images", GroupID: groupHost},
+		a.imageListCmd(), a.imageBuildCmd(), a.imagePullCmd(), a.imageImportCmd(), a.imageSetCmd(), a.imageRemoveCmd(),
 	)
 }
 
@@ -97,19 +98,27 @@ func (a *app) imageListCmd() *cobra.Command {
 }
 
 func showImages(w io.Writer, images []api.Image) {
-	rows := [][]string{{"NAME", "READY", "SIZE", "DIGEST", "LANGUAGES", "DESCRIPTION"}}
+	rows := [][]string{{"NAME", "READY", "SIZE", "DIGEST", "POOL", "LANGUAGES", "DESCRIPTION"}}
 	missing := ""
 	for _, i := range images {
 		ready, bytes := "yes", size(int64(i.Size))
 		if !i.Present {
 			ready, bytes, missing = "no", "-", i.Name
 		}
-		rows = append(rows, []string{i.Name, ready, bytes, dash(shortDigest(i.Digest)), dash(strings.Join(i.Languages, ",")), i.Description})
+		rows = append(rows, []string{i.Name, ready, bytes, dash(shortDigest(i.Digest)), dash(preference(i)), dash(strings.Join(i.Languages, ",")), i.Description})
 	}
 	table(w, rows)
 	if missing != "" {
 		fmt.Fprintf(w, "\nMake one ready:  sandlot image build %s\n", missing)
 	}
+}
+
+// preference is the pool that an image prefers, and when jobs leave it.
+func preference(i api.Image) string {
+	if i.Pool == "" || len(i.SpillTo) == 0 {
+		return i.Pool
+	}
+	return fmt.Sprintf("%s, after %s %s", i.Pool, i.SpillAfter, strings.Join(i.SpillTo, ","))
 }
 
 func shortDigest(digest string) string {
@@ -206,6 +215,67 @@ func (a *app) imageImportCmd() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (a *app) imageSetCmd() *cobra.Command {
+	var pool string
+	var after time.Duration
+	var to []string
+	var never bool
+	cmd := &cobra.Command{
+		Use: "set NAME", Short: "Set which pool an image prefers", Args: exactArgs(1),
+		Long: `Jobs that name the image and no pool go to the pool that it prefers. One that
+has waited there for --spill-after spills over: it goes on waiting in the first
+pool of --spill-to that takes it and has workers for it. What is left out stays
+as it is; --pool "" has the image prefer none.`,
+		Example: `  sandlot image set python --pool gpu --spill-after 30s
+  sandlot image set python --spill-to main,big
+  sandlot image set python --pool gpu --no-spill`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var in api.ImageSettings
+			set := cmd.Flags().Changed
+			if set("pool") {
+				in.Pool = &pool
+			}
+			if set("spill-after") {
+				wait := job.MillisOf(after)
+				in.SpillAfter = &wait
+			}
+			if set("spill-to") {
+				in.SpillTo = &to
+			}
+			if never {
+				in.SpillTo = &[]string{}
+			}
+			var wrong problems
+			wrong.check(in != api.ImageSettings{}, "nothing is to be set; name --pool, --spill-after, --spill-to or --no-spill")
+			wrong.check(pool == "" || api.BadPool(pool) == "", "--pool %q: %s", pool, api.BadPool(pool))
+			wrong.check(in.SpillAfter == nil || *in.SpillAfter >= job.MinSpillAfter && *in.SpillAfter <= job.MaxSpillAfter,
+				"--spill-after %s: write between %s and %s; --no-spill has jobs wait however long it takes", after, job.MinSpillAfter, job.MaxSpillAfter)
+			for _, name := range to {
+				wrong.check(api.BadPool(name) == "", "--spill-to %q: %s", name, api.BadPool(name))
+			}
+			if err := wrong.err(); err != nil {
+				return err
+			}
+			c, err := a.client(impatient)
+			if err != nil {
+				return err
+			}
+			image, err := c.SetImage(cmd.Context(), args[0], in)
+			if err != nil {
+				return err
+			}
+			return a.show(image, func(w io.Writer) { showImages(w, []api.Image{image}) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&pool, "pool", "", "the pool that jobs go to which name none; \"\" for none in particular")
+	f.DurationVar(&after, "spill-after", job.DefaultSpillAfter.Duration(), "how long a job waits there before it spills over")
+	f.StringSliceVar(&to, "spill-to", []string{job.DefaultPool}, "the pools to which it may spill over, best first")
+	f.BoolVar(&never, "no-spill", false, "keep jobs in the preferred pool however long they wait")
+	cmd.MarkFlagsMutuallyExclusive("spill-to", "no-spill")
+	return cmd
 }
 
 func (a *app) imageRemoveCmd() *cobra.Command {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/job"
@@ -95,6 +97,60 @@ type Image struct {
 	Description string    `json:"description,omitempty"`
 	Languages   []string  `json:"languages,omitempty"`
 	UpdatedAt   time.Time `json:"updated_at,omitzero"`
+	// Pool is where jobs go that name the image and no pool; none in particular
+	// if left out. SpillAfter is how long one waits there before it spills over,
+	// to the first pool of SpillTo that takes it and serves it.
+	Pool       string     `json:"pool,omitempty"`
+	SpillAfter job.Millis `json:"spill_after_ms,omitempty"`
+	SpillTo    []string   `json:"spill_to,omitempty"`
+}
+
+// ImageSettings is what can be set for an image; what is left out stays as it
+// is.
+type ImageSettings struct {
+	// Pool is the one that the image prefers; empty for none.
+	Pool *string `json:"pool,omitempty"`
+	// SpillAfter is how long a job waits there before it may spill over; 30 s
+	// if nothing was ever said.
+	SpillAfter *job.Millis `json:"spill_after_ms,omitempty"`
+	// SpillTo are the pools to which it may, best first; the pool main if
+	// nothing was ever said. Empty for none: it waits however long it takes.
+	SpillTo *[]string `json:"spill_to,omitempty"`
+}
+
+// DecodeImageSettings reads settings of an image as strictly as a submit.
+func DecodeImageSettings(body []byte) (s ImageSettings, problem *Problem) {
+	problem = decode(body, func(o *object) {
+		if o.has("pool") {
+			pool := o.text("pool")
+			s.Pool = &pool
+			if why := BadPool(pool); pool != "" && why != "" {
+				o.out.add("pool", clip(pool), "%s, or \"\" for none", why)
+			}
+		}
+		if d, ok := o.duration("spill_after"); ok {
+			s.SpillAfter = &d
+			if d < job.MinSpillAfter || d > job.MaxSpillAfter {
+				o.out.add("spill_after_ms", int64(d), "must be between %d and %d; an empty spill_to keeps jobs from spilling over", job.MinSpillAfter, job.MaxSpillAfter)
+			}
+		}
+		if o.has("spill_to") {
+			to := o.texts("spill_to", ", such as [\"main\"]")
+			s.SpillTo = &to
+			if len(to) > job.MaxSpillTo {
+				o.out.add("spill_to", len(to), "has more than %d pools", job.MaxSpillTo)
+			}
+			for i, pool := range to {
+				switch {
+				case BadPool(pool) != "":
+					o.out.add(fmt.Sprintf("spill_to[%d]", i), clip(pool), "%s", BadPool(pool))
+				case slices.Contains(to[:i], pool):
+					o.out.add(fmt.Sprintf("spill_to[%d]", i), pool, "is there twice")
+				}
+			}
+		}
+	})
+	return s, problem
 }
 
 // Images is the list of images.

@@ -35,6 +35,16 @@ func (c *Client) PutImage(ctx context.Context, name string, archive io.Reader, s
 	return i, c.call(ctx, r, &i)
 }
 
+// SetImage says where jobs of an image go that name no pool. For the operator.
+func (c *Client) SetImage(ctx context.Context, name string, settings api.ImageSettings) (api.Image, error) {
+	var i api.Image
+	body, err := json.Marshal(settings)
+	if err != nil {
+		return i, err
+	}
+	return i, c.call(ctx, request{method: http.MethodPatch, path: path("images", name), body: body, contentType: "application/json"}, &i)
+}
+
 // DeleteImage forgets a name. Jobs that were accepted with it may fail.
 func (c *Client) DeleteImage(ctx context.Context, name string) error {
 	return c.call(ctx, request{method: http.MethodDelete, path: path("images", name)}, nil)

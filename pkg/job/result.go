@@ -130,6 +130,11 @@ type Record struct {
 	Pool   string `json:"pool"`
 	Class  string `json:"class"`
 	State  State  `json:"state"`
+	// Preferred is the pool that its image preferred when it was accepted, if
+	// it went there for that. Spill is where it may go on waiting instead; nil
+	// if nowhere, or once it does.
+	Preferred string `json:"preferred,omitempty"`
+	Spill     *Spill `json:"spill,omitempty"`
 
 	// Spec is inline when it is small; SpecRef names the object otherwise.
 	Spec    *Spec  `json:"spec,omitempty"`

@@ -80,11 +80,14 @@ const (
 	EventCancel Event = "cancel"
 	// EventExpire says that a budget was over while it waited.
 	EventExpire Event = "expire"
+	// EventSpill says that it has waited too long in the pool that its image
+	// prefers and goes on waiting in another.
+	EventSpill Event = "spill"
 )
 
 // Events lists all events.
 func Events() []Event {
-	return []Event{EventClaim, EventFinish, EventRetry, EventCancel, EventExpire}
+	return []Event{EventClaim, EventFinish, EventRetry, EventCancel, EventExpire, EventSpill}
 }
 
 // ErrStale says that an event came too late or twice, so that it changes
@@ -97,8 +100,8 @@ var ErrStale = errors.New("stale event")
 //
 // A claim must name the attempt after the current one; it may also take a
 // running job over, for which the caller must know that the holder is lost.
-// A finish or a retry must name the current attempt. Cancel and expire are of
-// the job, not of an attempt, and ignore the number.
+// A finish or a retry must name the current attempt. Cancel, expire and spill
+// are of the job, not of an attempt, and ignore the number.
 func Change(s State, current int, e Event, attempt int, to State) error {
 	if s.Final() {
 		return fmt.Errorf("%s of a job that is %s: %w", e, s, ErrStale)
@@ -142,6 +145,8 @@ func allowed(s State, e Event, to State) bool {
 		}
 	case EventExpire:
 		return (s == Queued || s == Retrying) && to == Expired
+	case EventSpill:
+		return (s == Queued || s == Retrying) && to == s
 	}
 	return false
 }

@@ -52,6 +52,10 @@ func TestChangeAcceptsOnlyTheRightAttempt(t *testing.T) {
 		"cancel must not skip the sandbox":     {job.Running, 1, job.EventCancel, 0, job.Canceled, false},
 		"cancel twice":                         {job.Canceling, 1, job.EventCancel, 0, job.Canceling, false},
 		"expiry while waiting":                 {job.Retrying, 1, job.EventExpire, 0, job.Expired, true},
+		"spill while queued":                   {job.Queued, 0, job.EventSpill, 0, job.Queued, true},
+		"spill between attempts":               {job.Retrying, 1, job.EventSpill, 0, job.Retrying, true},
+		"a running job does not spill":         {job.Running, 1, job.EventSpill, 0, job.Running, false},
+		"spill is no retry":                    {job.Queued, 0, job.EventSpill, 0, job.Retrying, false},
 		"a running job does not expire":        {job.Running, 1, job.EventExpire, 0, job.Expired, false},
 	}
 	for name, c := range cases {

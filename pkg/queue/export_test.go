@@ -219,3 +219,15 @@ func Depose(q *Queue, ctx context.Context, l *Lease) error {
 	}
 	return err
 }
+
+// SpillRecord does the first write of Spill and no more, as a leader does
+// that dies after it.
+func SpillRecord(q *Queue, ctx context.Context, tenant, id string, to job.Place) error {
+	s, err := q.readAtLeader(ctx, tenant, id)
+	if err != nil {
+		return err
+	}
+	s.Pool, s.Class, s.Spill = to.Pool, to.Class, nil
+	_, err = q.put(ctx, s)
+	return err
+}

@@ -87,12 +87,18 @@ func accept(t testing.TB, q *queue.Queue, rec job.Record) job.Record {
 // lead holds the release lease for the whole test.
 func lead(t testing.TB, q *queue.Queue) *queue.Lease {
 	t.Helper()
+	return leadPool(t, q, job.DefaultPool)
+}
+
+// leadPool is lead for a pool.
+func leadPool(t testing.TB, q *queue.Queue, pool string) *queue.Lease {
+	t.Helper()
 	leases := make(chan *queue.Lease, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = q.Lead(ctx, "main", func(ctx context.Context, l *queue.Lease) error {
+		_ = q.Lead(ctx, pool, func(ctx context.Context, l *queue.Lease) error {
 			leases <- l
 			<-ctx.Done()
 			return nil

@@ -64,6 +64,42 @@ func decodeImage(data []byte) (Image, error) {
 	return img, nil
 }
 
+// Preference is what is set for an image, and at which revision;
+// job.ErrNotFound.
+func (q *Queue) Preference(ctx context.Context, image string) (job.Preference, uint64, error) {
+	p := job.Preference{}
+	revision, err := q.readSetting(ctx, preferKey(image), &p)
+	p.Image = image
+	if err != nil {
+		return p, revision, fmt.Errorf("preference of image %s: %w", image, err)
+	}
+	return p, revision, nil
+}
+
+// SetPreference is SetTenant for an image.
+func (q *Queue) SetPreference(ctx context.Context, p job.Preference, revision uint64) (job.Preference, uint64, error) {
+	for _, name := range append([]string{p.Pool}, p.SpillTo...) {
+		if err := checkToken(name); err != nil {
+			return p, 0, fmt.Errorf("set preference: %w", err)
+		}
+	}
+	p.Schema, p.UpdatedAt = job.Schema, time.Now().UTC()
+	revision, err := q.writeSetting(ctx, preferKey(p.Image), p, revision)
+	if err != nil {
+		return p, 0, fmt.Errorf("set preference of image %s: %w", p.Image, err)
+	}
+	return p, revision, nil
+}
+
+// RemovePreference forgets it. Jobs that wait because of it go on to, and spill
+// over as they would have.
+func (q *Queue) RemovePreference(ctx context.Context, image string, revision uint64) error {
+	if err := q.removeSetting(ctx, preferKey(image), revision); err != nil {
+		return fmt.Errorf("remove preference of image %s: %w", image, err)
+	}
+	return nil
+}
+
 // Images lists all names in order.
 func (q *Queue) Images(ctx context.Context) ([]Image, error) {
 	latest := map[string]message{}

@@ -68,6 +68,7 @@ type Summary struct {
 	ExpiresAt  time.Time         `json:"expires_at,omitzero"`
 	NotBefore  time.Time         `json:"not_before,omitzero"`
 	Budgets    job.Budgets       `json:"budgets,omitzero"`
+	Spill      *job.Spill        `json:"spill,omitempty"`
 	Attempt    int               `json:"attempt"`
 	Worker     string            `json:"worker,omitempty"`
 	// Life tells two lives of a worker with one name apart.
@@ -92,7 +93,7 @@ func (s stored) summary() Summary {
 		ID: s.ID, Tenant: s.Tenant, Pool: s.Pool, Class: s.Class, State: s.State,
 		Queue: s.Queue, Priority: s.Priority, Batch: s.Batch, Key: s.Key, Group: s.Group, Schedule: s.Schedule, RedriveOf: s.RedriveOf, CanceledBy: s.CanceledBy,
 		Image: s.Image, Labels: s.Labels, AcceptedAt: s.AcceptedAt, UpdatedAt: s.UpdatedAt,
-		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Budgets: s.Budgets, Attempt: s.Attempt,
+		ExpiresAt: s.ExpiresAt, NotBefore: s.NotBefore, Budgets: s.Budgets, Spill: s.Spill, Attempt: s.Attempt,
 		Worker: s.Worker, Life: s.Life, TraceParent: s.TraceParent,
 	}
 	if s.Result != nil {

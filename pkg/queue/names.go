@@ -103,6 +103,11 @@ func imageKey(name string) string {
 	return "image." + base64.RawURLEncoding.EncodeToString([]byte(name))
 }
 
+// preferKey is where the preference of an image stands.
+func preferKey(name string) string {
+	return "prefer." + base64.RawURLEncoding.EncodeToString([]byte(name))
+}
+
 // imageToken tells images apart in a subject; it need not be unique.
 func imageToken(digest string) string {
 	h := fnv.New64a()

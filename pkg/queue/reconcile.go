@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
@@ -112,10 +114,15 @@ func (q *Queue) Redeliver(ctx context.Context, h ReadyHint) error {
 	if err != nil {
 		return err
 	}
+	return q.giveBack(ackOf(h, info), 0)
+}
+
+// ackOf is where a hint that was delivered is acknowledged.
+func ackOf(h ReadyHint, info *jetstream.ConsumerInfo) string {
 	// $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>:
 	// the server goes by the stream's sequence and wants the consumer's in range.
-	return q.giveBack(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", readyStream(h.Pool), readyConsumer(h.Class),
-		h.Seq, info.Delivered.Consumer, time.Now().UnixNano()), 0)
+	return fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", readyStream(h.Pool), readyConsumer(h.Class),
+		h.Seq, info.Delivered.Consumer, time.Now().UnixNano())
 }
 
 // Restore gives a job that waits and whose hint or timers seem lost others,

@@ -108,7 +108,7 @@ func (s *stored) finalize(now time.Time) {
 	if s.Retention <= 0 {
 		s.Retention = DefaultRetention
 	}
-	s.UpdatedAt, s.ExpiresAt, s.NotBefore = now, now.Add(s.Retention), time.Time{}
+	s.UpdatedAt, s.ExpiresAt, s.NotBefore, s.Spill = now, now.Add(s.Retention), time.Time{}, nil
 	if s.Timings.Commit.IsZero() {
 		s.Timings.Commit = now
 	}

@@ -197,10 +197,13 @@ func (q *Queue) Release(ctx context.Context, l *Lease, turns ...Turn) ([]Release
 	if err != nil {
 		return out, fmt.Errorf("release: %w", err)
 	}
+	if err := q.lookAgain(ctx, all, records); err != nil {
+		return out, fmt.Errorf("release: %w", err)
+	}
 	now := time.Now().UTC()
 	msgs := make([]*nats.Msg, len(all))
 	for i, head := range all {
-		if rec, ok := records[head.header.Get(headerJob)]; ok && wanted(rec.Summary, now) {
+		if rec, ok := records[head.header.Get(headerJob)]; ok && wanted(rec.Summary, now) && rec.waitsAt(head.subject) {
 			msgs[i] = q.released(rec, head, now)
 		}
 	}
@@ -372,6 +375,31 @@ func (q *Queue) someRecords(ctx context.Context, shard int, subjects []string, f
 			continue
 		}
 		m, err := q.lastAtLeader(ctx, recordStream(shard), subject)
+		if errors.Is(err, job.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		q.note(m, found)
+	}
+	return nil
+}
+
+// lookAgain reads records anew, at the leaders, that do not agree with where
+// their hint lies: a replica that lags shows a job where it waited before it
+// spilled over, and the hint that it got then must not be dropped for that.
+func (q *Queue) lookAgain(ctx context.Context, hints []message, found map[string]known) error {
+	if !q.layout.replicated() {
+		return nil
+	}
+	for _, h := range hints {
+		rec, ok := found[h.header.Get(headerJob)]
+		if !ok || rec.waitsAt(h.subject) {
+			continue
+		}
+		shard := q.shard(rec.ID)
+		m, err := q.lastAtLeader(ctx, recordStream(shard), recordSubject(shard, rec.Tenant, rec.ID))
 		if errors.Is(err, job.ErrNotFound) {
 			continue
 		}

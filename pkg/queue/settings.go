@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,11 +115,13 @@ func (q *Queue) RemoveQueue(ctx context.Context, tenant, name string, revision u
 }
 
 // SettingChange is one change of one setting, as WatchSettings sees it. One
-// of Restoring, Tenant, Queue, Schedule and Listed is set.
+// of Restoring, Tenant, Queue, Schedule, Preference and Listed is set.
 type SettingChange struct {
 	Tenant   *job.Tenant
 	Queue    *job.Queue
 	Schedule *job.Schedule
+	// Preference is that of an image.
+	Preference *job.Preference
 	// Restoring says that a backup is being restored, and Removed that this
 	// is over.
 	Restoring *Restoring
@@ -130,8 +133,9 @@ type SettingChange struct {
 	Listed bool
 }
 
-// WatchSettings calls fn for all settings of tenants, queues and schedules and
-// then for every change, one call at a time, until ctx ends. It survives reconnects.
+// WatchSettings calls fn for all settings of tenants, queues, schedules and
+// images and then for every change, one call at a time, until ctx ends. It
+// survives reconnects.
 func (q *Queue) WatchSettings(ctx context.Context, fn func(SettingChange)) error {
 	return q.tail(ctx, tail{
 		stream: configStream, filter: configSubject(">"),
@@ -165,6 +169,13 @@ func settingChange(m message) (c SettingChange, ok bool, err error) {
 	case len(parts) == 3 && parts[0] == "cron":
 		c.Schedule = &job.Schedule{Tenant: parts[1], Name: parts[2]}
 		into = c.Schedule
+	case len(parts) == 2 && parts[0] == "prefer":
+		name, err := base64.RawURLEncoding.DecodeString(parts[1])
+		if err != nil {
+			return c, false, fmt.Errorf("preference of image %q: %w", parts[1], err)
+		}
+		c.Preference = &job.Preference{Image: string(name)}
+		into = c.Preference
 	default:
 		return c, false, nil // somebody else's, such as the name of an image
 	}

@@ -121,6 +121,13 @@ func (q *Queue) heed(ctx context.Context, r *Registration, m *nats.Msg, d *Deliv
 		if err != nil {
 			return false, err
 		}
+		if what == adviceClaim && !s.summary().waitsAt(m.Subject) {
+			if !latest && q.layout.replicated() {
+				latest = true // it may be the hint that is newer
+				continue
+			}
+			what = adviceEnd // it has spilled over, and has a hint there
+		}
 		switch what {
 		case adviceClaim:
 			d.Record, d.read = s.Record, s

@@ -72,6 +72,7 @@ const (
 	MetricBusy           = "sandlot_worker_slots_busy"        // by pool, worker
 	MetricStageSeconds   = "sandlot_stage_seconds"            // by step word
 	MetricReconcileFinds = "sandlot_reconcile_finds_total"    // hints given back
+	MetricSpilled        = "sandlot_jobs_spilled_total"       // moved to another pool
 	MetricLost           = "sandlot_workers_lost_total"       // expired keys
 	MetricLogsDropped    = "sandlot_log_chunks_dropped_total" // not stored in LOGS
 	MetricHTTPSeconds    = "sandlot_http_request_seconds"     // by route, code
