@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -21,13 +23,13 @@ func (s *Scheduler) handleExplain(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	told := slices.Concat(before, s.explain(rec, time.Now()), after)
+	told := slices.Concat(before, s.explain(r.Context(), rec, time.Now()), after)
 	return writeJSON(w, http.StatusOK, api.Explain{ID: rec.ID, State: rec.State, Sentences: told})
 }
 
 // explain says in a sentence each why the attempts of a job ended without a
 // result, and why it stands where it stands.
-func (s *Scheduler) explain(rec job.Record, now time.Time) []string {
+func (s *Scheduler) explain(ctx context.Context, rec job.Record, now time.Time) []string {
 	var told []string
 	if t := rec.Schedule; t != nil {
 		how := "for its tick at"
@@ -46,7 +48,7 @@ func (s *Scheduler) explain(rec job.Record, now time.Time) []string {
 	}
 	switch rec.State {
 	case job.Queued, job.Retrying:
-		return append(told, s.explainWait(rec, now)...)
+		return append(told, s.explainWait(ctx, rec, now)...)
 	case job.Running:
 		return append(told, fmt.Sprintf("Worker %s runs attempt %d for %s now.", rec.Worker, rec.Attempt, ago(now, rec.UpdatedAt)))
 	case job.Canceling:
@@ -74,7 +76,10 @@ func explainAttempt(a job.Attempt) string {
 }
 
 // explainWait says why a job does not run yet.
-func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
+func (s *Scheduler) explainWait(ctx context.Context, rec job.Record, now time.Time) []string {
+	if text := s.explainItem(rec); text != "" {
+		return append([]string{text}, s.explainShare(rec)...)
+	}
 	var told []string
 	if at := rec.Budgets.Deadline(rec.AcceptedAt, rec.Attempt); !at.IsZero() {
 		told = append(told, fmt.Sprintf("It expires at %s, in %s, if it still waits then.", at.UTC().Format(time.RFC3339), max(at.Sub(now), 0).Round(time.Millisecond)))
@@ -90,7 +95,25 @@ func (s *Scheduler) explainWait(rec job.Record, now time.Time) []string {
 	if s.isReady() {
 		told = append(told, s.explainTurn(rec, now))
 	}
+	if _, err := s.Queue.Leader(ctx, rec.Pool); errors.Is(err, job.ErrNotFound) {
+		told = append(told, fmt.Sprintf("No scheduler leads pool %s, so no more of its jobs are released; one that runs takes over within seconds, else start one with `sandlot scheduler`.", rec.Pool))
+	}
 	return append(told, s.explainWorkers(rec.Pool, rec.Class))
+}
+
+// explainItem says that an item of a batch is no job yet; empty of any other
+// job.
+func (s *Scheduler) explainItem(rec job.Record) (text string) {
+	batch, index, item := job.Item(rec.ID)
+	if !item {
+		return ""
+	}
+	s.folds.look(scoped{rec.Tenant, batch}, func(f *fold) {
+		if index >= f.cursor {
+			text = fmt.Sprintf("It is item %d of its batch and no job yet: %d of the %d items are or were, and more become jobs as those end.", index, f.cursor, f.b.Jobs)
+		}
+	})
+	return text
 }
 
 func (s *Scheduler) isReady() bool {

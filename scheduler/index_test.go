@@ -122,7 +122,7 @@ func TestExplainEndNamesTheNumbers(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
-	told := (&Scheduler{}).explain(job.Record{State: job.Canceled, Attempt: 1, Attempts: []job.Attempt{
+	told := (&Scheduler{}).explain(t.Context(), job.Record{State: job.Canceled, Attempt: 1, Attempts: []job.Attempt{
 		{Number: 1, Worker: "w1", Outcome: job.Lost, Detail: "its key expired."},
 	}}, time.Now())
 	if want := "Attempt 1 on worker w1 was lost: the worker vanished (its key expired); nobody but the platform is to blame."; told[0] != want {

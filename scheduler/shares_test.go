@@ -13,6 +13,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/job"
 	"github.com/sandlot-dev/sandlot/pkg/telemetry"
+	"github.com/sandlot-dev/sandlot/scheduler"
 )
 
 // fullShares asks for the numbers that are promised, which take minutes; the
@@ -309,6 +310,32 @@ func TestExplainSaysWhatInTheSharesKeepsAJobWaiting(t *testing.T) {
 		if !strings.Contains(told, text) {
 			t.Errorf("lacks %q:\n%s", text, told)
 		}
+	}
+}
+
+func TestExplainSaysThatNobodyLeadsThePool(t *testing.T) {
+	w := newWorld(t, func(c *scheduler.Config) { c.Gateway = true })
+	j, err := w.client.Submit(w.ctx, echo("x"), 0)
+	must(t, err)
+	e, err := w.client.Explain(w.ctx, j.ID)
+	must(t, err)
+	if told := strings.Join(e.Sentences, "\n"); !strings.Contains(told, "No scheduler leads pool main, so no more of its jobs are released") {
+		t.Error(told)
+	}
+}
+
+func TestExplainSaysThatAnItemIsNoJobYet(t *testing.T) {
+	w := newWorld(t, nil)
+	b := w.uploaded(lines(300))
+	eventually(t, w, "the first items are jobs", func() bool {
+		e, err := w.client.Explain(w.ctx, job.ItemID(b.ID, 299))
+		must(t, err)
+		return e.Sentences[0] == "It is item 299 of its batch and no job yet: 256 of the 300 items are or were, and more become jobs as those end."
+	})
+	first, err := w.client.Explain(w.ctx, job.ItemID(b.ID, 0))
+	must(t, err)
+	if told := strings.Join(first.Sentences, "\n"); strings.Contains(told, "no job yet") || !strings.Contains(told, "No worker of class s") {
+		t.Error(told)
 	}
 }
 

@@ -73,6 +73,16 @@ func (q *Queue) Lead(ctx context.Context, pool string, fn func(context.Context, 
 	}
 }
 
+// Leader is who releases the jobs of a pool; job.ErrNotFound if nobody does.
+// One that died is named until its lease runs out.
+func (q *Queue) Leader(ctx context.Context, pool string) (string, error) {
+	note, _, err := (&Lease{q: q, pool: pool}).read(ctx)
+	if err != nil {
+		return "", fmt.Errorf("leader of pool %s: %w", pool, err)
+	}
+	return note.Owner, nil
+}
+
 // acquire waits for the lease.
 func (q *Queue) acquire(ctx context.Context, pool string) (*Lease, error) {
 	l := &Lease{q: q, pool: pool, nonce: uuid.NewString(), cut: map[string]uint64{}}
