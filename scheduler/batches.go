@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
@@ -30,6 +31,22 @@ func (s *Scheduler) foldOf(ctx context.Context, id string) (foldView, error) {
 		return foldView{}, err
 	}
 	return foldView{Batch: b, counts: b.Counts, changed: make(chan struct{})}, nil
+}
+
+// foldSoon is a batch as this scheduler knows it, once it does; job.ErrNotFound
+// if there is none.
+func (s *Scheduler) foldSoon(ctx context.Context, tenant, id string) (foldView, error) {
+	for {
+		if v, ok := s.folds.get(tenant, id); ok {
+			return v, nil
+		}
+		if _, err := s.Queue.Batch(ctx, tenant, id); err != nil {
+			return foldView{}, err
+		}
+		if err := s.nap(ctx); err != nil {
+			return foldView{}, err
+		}
+	}
 }
 
 func (s *Scheduler) handleBatches(w http.ResponseWriter, r *http.Request) error {
@@ -127,9 +144,12 @@ func (s *Scheduler) handleBatchEvents(w http.ResponseWriter, r *http.Request) er
 	defer alive.Stop()
 	var last []byte
 	for {
-		v, known := s.folds.get(tenantOf(r.Context()), id)
-		if !known {
+		v, err := s.foldSoon(r.Context(), tenantOf(r.Context()), id)
+		if errors.Is(err, job.ErrNotFound) { // it was removed
 			return writePiece(w, control, []byte("event: end\ndata: {}\n\n"))
+		}
+		if err != nil {
+			return err
 		}
 		data, err := encode(v.api())
 		if err != nil {
@@ -176,29 +196,47 @@ func (s *Scheduler) restOrStop(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// dropItem cancels an item that has not had its turn; false if it has.
-func (s *Scheduler) dropItem(ctx context.Context, batch string, index int) (bool, error) {
-	dropped := false
+// dropItem cancels an item that has not had its turn, by a record that has
+// ended: the leader may be about to write one that is to run, and who is first
+// decides. That it is dropped stands in the batch before, since the record
+// may be in a segment and forgotten when its turn comes.
+func (s *Scheduler) dropItem(ctx context.Context, batch string, index int) error {
 	c, err := s.Queue.ChangeBatch(ctx, tenantOf(ctx), batch, func(b *job.Batch) error {
-		dropped = false
 		if index < b.Cursor || !b.State.Active() {
 			return job.ErrStale
+		}
+		if slices.Contains(b.Dropped, index) {
+			return errDone
 		}
 		if len(b.Dropped) >= maxDropped {
 			return api.NewProblem(http.StatusConflict, api.TypeFull, "%d items of this batch were canceled one by one before their turn, which is as many as it remembers; cancel the batch, or wait for the item's turn", maxDropped)
 		}
 		b.Dropped = append(b.Dropped, index)
-		dropped = true
 		return nil
 	})
-	if err != nil && !errors.Is(err, job.ErrStale) {
-		return false, err
+	if errors.Is(err, job.ErrStale) {
+		return nil
 	}
-	if err == nil {
-		s.folds.set(c)
+	if err != nil && !errors.Is(err, errDone) {
+		return err
 	}
-	return dropped, nil
+	s.folds.set(c)
+	if _, stored, err := s.storedItem(ctx, c.Batch, index); stored || err != nil {
+		return err
+	}
+	line, err := itemAt(ctx, s.Queue, c.Batch, index)
+	if err != nil {
+		return fmt.Errorf("cancel item %d of batch %s: %w", index, batch, err)
+	}
+	rec, err := s.itemOf(ctx, c.Batch, line, index)
+	if err != nil {
+		return fmt.Errorf("cancel item %d of batch %s: %w", index, batch, err)
+	}
+	cancelItem(&rec, wasDropped)
+	return s.Queue.Expand(ctx, c.Batch.Since, []job.Record{rec})
 }
+
+const wasDropped = "It was canceled before its turn."
 
 // maxDropped is how many items may be canceled one by one before their turn.
 const maxDropped = 1000

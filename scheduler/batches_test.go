@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -310,6 +311,14 @@ func TestAnUploadThatWasCutOffGoesOn(t *testing.T) {
 	if p := problem(t, err); p.Status != 409 {
 		t.Errorf("other lines: %v", err)
 	}
+	// One that is cut off before any line is there takes nothing away.
+	_, err = w.upload("application/json", `{"id":"`+id+`","items":[`)
+	if p := problem(t, err); p.Status != 400 {
+		t.Errorf("an upload without a line: %v", err)
+	}
+	if b, err := w.client.Batch(w.ctx, id); err != nil || b.Lines != kept {
+		t.Fatalf("after it %+v is left of %d lines: %v", b.BatchProgress, kept, err)
+	}
 	b := w.uploaded(head + all)
 	if b.Jobs != 40 || b.Lines != 40 {
 		t.Errorf("after all was sent again it has %d jobs of %d lines", b.Jobs, b.Lines)
@@ -436,6 +445,61 @@ func TestResultsOfABatchGoOnAfterACursor(t *testing.T) {
 		cursors, keys = nil, nil
 		must(t, w.client.BatchResults(w.ctx, b.ID, client.ResultOptions{}, note))
 	}
+}
+
+// TestACancelBeforeItsTurnHolds cancels items that are just about to become
+// jobs: whoever was told that it is canceled, none of them runs.
+func TestACancelBeforeItsTurnHolds(t *testing.T) {
+	w := newWorld(t, small(50))
+	w.work(4, succeed)
+	const n = 1500
+	b := w.uploaded(lines(n))
+	canceled := map[string]bool{}
+	for {
+		now, err := w.client.Batch(w.ctx, b.ID)
+		must(t, err)
+		if now.Expanded >= n {
+			break
+		}
+		for i := now.Expanded; i < min(now.Expanded+4, n); i++ {
+			j, err := w.client.Cancel(w.ctx, job.ItemID(b.ID, i))
+			must(t, err)
+			if j.State == job.Canceled {
+				canceled[j.Key] = true
+			}
+		}
+	}
+	if len(canceled) == 0 {
+		t.Fatal("no item was canceled before it ran")
+	}
+	end := w.finished(b.ID)
+	got := w.results(b.ID)
+	for key := range canceled {
+		if got[key].State != job.Canceled {
+			t.Errorf("%s was told to be canceled and is %s", key, got[key].State)
+		}
+	}
+	if len(got) != n || end.States[job.Canceled]+end.States[job.Succeeded] != n {
+		t.Errorf("%d results of %d items: %v", len(got), n, end.States)
+	}
+}
+
+// TestNoFollowerMissesAResult has many read while results move from records
+// to segments.
+func TestNoFollowerMissesAResult(t *testing.T) {
+	w := newWorld(t, small(7))
+	w.work(4, succeed)
+	const n, readers = 600, 12
+	b := w.uploaded(lines(n))
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
+			if got := w.results(b.ID); len(got) != n {
+				t.Errorf("a follower was told %d results of %d", len(got), n)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // eventually asks until ok says yes.

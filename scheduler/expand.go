@@ -175,26 +175,27 @@ func (l *batchLead) expandSome(ctx context.Context, name scoped, sharers int) (b
 	if n <= 0 {
 		return false, l.saveCursor(ctx, name, b, e, cursor)
 	}
-	recs, err := l.makeJobs(ctx, name, b, e, n)
+	drafted, err := l.makeJobs(ctx, name, b, e, n)
 	if err != nil {
 		e.items.close()
 		delete(l.running, name) // begin again at the cursor
 		return false, fmt.Errorf("expand batch %s: %w", b.ID, err)
 	}
-	cursor += len(recs)
+	cursor += drafted
 	l.s.folds.look(name, func(f *fold) { f.cursor = max(f.cursor, cursor) })
 	return true, l.saveCursor(ctx, name, b, e, cursor)
 }
 
-// makeJobs stores the records of the next items.
-func (l *batchLead) makeJobs(ctx context.Context, name scoped, b job.Batch, e *expansion, n int) ([]job.Record, error) {
+// makeJobs stores the records of the next items, and says how many items
+// those were.
+func (l *batchLead) makeJobs(ctx context.Context, name scoped, b job.Batch, e *expansion, n int) (int, error) {
 	l.drafting.RLock()
 	defer l.drafting.RUnlock()
-	recs, err := l.draftItems(ctx, name, b, e, n)
+	recs, drafted, err := l.draftItems(ctx, name, b, e, n)
 	if err == nil {
 		err = l.s.Queue.Expand(ctx, b.Since, recs)
 	}
-	return recs, err
+	return drafted, err
 }
 
 // measure finds out how many items end a second.
@@ -214,26 +215,35 @@ func (e *expansion) room(b job.Batch, unfinished int) int {
 	return min(max(int(e.rate*expandAhead.Seconds()), leastAhead), mostAhead) - unfinished
 }
 
-// draftItems are the records of the next items.
-func (l *batchLead) draftItems(ctx context.Context, name scoped, b job.Batch, e *expansion, n int) ([]job.Record, error) {
-	recs := make([]job.Record, 0, n)
-	for len(recs) < n {
+// draftItems are the records of the next items, drafted of them, less those
+// that were canceled before their turn and are stored already.
+func (l *batchLead) draftItems(ctx context.Context, name scoped, b job.Batch, e *expansion, n int) (recs []job.Record, drafted int, err error) {
+	recs = make([]job.Record, 0, n)
+	for ; drafted < n; drafted++ {
 		line, index, err := e.items.next(ctx)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		dropped := slices.Contains(b.Dropped, index)
+		if dropped {
+			if _, stored, err := l.s.storedItem(ctx, b, index); err != nil {
+				return nil, 0, err
+			} else if stored {
+				continue
+			}
 		}
 		rec, err := l.s.itemOf(ctx, b, line, index)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		switch {
 		case b.State == job.BatchCanceling:
 			cancelItem(&rec, "The batch was canceled before its turn.")
-		case slices.Contains(b.Dropped, index):
-			cancelItem(&rec, "It was canceled before its turn.")
+		case dropped:
+			cancelItem(&rec, wasDropped)
 		case b.StopAfter != nil && l.enough(name, line.Group):
 			cancelItem(&rec, enoughOf(line.Group, b.StopAfter.Passed))
 		default:
@@ -244,7 +254,7 @@ func (l *batchLead) draftItems(ctx context.Context, name scoped, b job.Batch, e 
 		}
 		recs = append(recs, rec)
 	}
-	return recs, nil
+	return recs, drafted, nil
 }
 
 func enoughOf(group string, passed int) string {

@@ -258,15 +258,17 @@ func (f *fold) view() foldView {
 }
 
 // ended are the items whose end is told after a place, and that have a record
-// still.
-func (x *folds) ended(tenant, id string, after place, most int) []endedItem {
+// still; behind says that others before them are in segments, and come first.
+func (x *folds) ended(tenant, id string, after place, most int) (list []endedItem, behind bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	f := x.all[scoped{tenant, id}]
 	if f == nil {
-		return nil
+		return nil, false
 	}
-	var list []endedItem
+	if !after.past(f.b.Folded) {
+		return nil, true
+	}
 	for _, e := range f.ended {
 		if !after.has(e.shard, e.seq) {
 			if list = append(list, e); len(list) == most {
@@ -274,7 +276,7 @@ func (x *folds) ended(tenant, id string, after place, most int) []endedItem {
 			}
 		}
 	}
-	return list
+	return list, false
 }
 
 // active are the keys of the batches whose items may run, the oldest first.
@@ -348,14 +350,18 @@ func (x *folds) toCall(now time.Time) (due []foldView, next time.Duration) {
 	return due, next
 }
 
-// drop forgets a batch at once.
-func (x *folds) drop(tenant, id string) {
+// drop forgets a batch at once, and tells what records are left of it.
+func (x *folds) drop(tenant, id string) (left []queue.Ending) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if f := x.all[scoped{tenant, id}]; f != nil {
+		for index, seq := range f.stored {
+			left = append(left, queue.Ending{ID: job.ItemID(id, index), Seq: seq})
+		}
 		delete(x.all, scoped{tenant, id})
 		x.touch(f)
 	}
+	return left
 }
 
 // look calls fn with a fold, while nobody changes it; false if there is none.

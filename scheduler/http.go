@@ -147,7 +147,7 @@ func (s *Scheduler) handleCancel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if batch, index, item := job.Item(known.ID); item {
-		if _, err := s.dropItem(r.Context(), batch, index); err != nil {
+		if err := s.dropItem(r.Context(), batch, index); err != nil {
 			return err
 		}
 		if known, err = s.record(r.Context(), known.ID); err != nil {

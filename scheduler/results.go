@@ -113,9 +113,12 @@ func (s *Scheduler) streamResults(w http.ResponseWriter, r *http.Request, b job.
 	alive := time.NewTicker(heartbeat)
 	defer alive.Stop()
 	for {
-		v, known := s.folds.get(b.Tenant, b.ID)
-		if !known {
+		v, err := s.foldSoon(r.Context(), b.Tenant, b.ID)
+		if errors.Is(err, job.ErrNotFound) {
 			return t.flush() // it was removed
+		}
+		if err != nil {
+			return err
 		}
 		told, err := t.some(v)
 		if err != nil {
@@ -166,9 +169,9 @@ func (t *resultStream) some(v foldView) (bool, error) {
 		}
 		return true, nil
 	}
-	items := t.s.folds.ended(v.Tenant, v.ID, t.at, bodiesAtOnce)
+	items, behind := t.s.folds.ended(v.Tenant, v.ID, t.at, bodiesAtOnce)
 	if len(items) == 0 {
-		return false, nil
+		return behind, nil
 	}
 	bodies, err := t.s.bodies(t.r.Context(), v.Batch, items)
 	if err != nil {
@@ -380,8 +383,5 @@ func (s *Scheduler) waitingItem(ctx context.Context, b job.Batch, index int) (jo
 	rec.ID, rec.Tenant, rec.Batch, rec.Key, rec.Group = job.ItemID(b.ID, index), b.Tenant, b.ID, line.Key, line.Group
 	rec.Pool, rec.Class, rec.Preferred, rec.Spill = line.Pool, line.Class, line.Preferred, line.Spill
 	rec.AcceptedAt, rec.UpdatedAt, rec.Timings.Accept = b.OpenedAt, b.OpenedAt, b.OpenedAt
-	if slices.Contains(b.Dropped, index) {
-		cancelItem(&rec, "It was canceled before its turn.")
-	}
 	return rec, nil
 }

@@ -317,12 +317,12 @@ func (l *batchLead) copyRecords(ctx context.Context, b job.Batch, items []endedI
 
 // bodies are the records of items that have ended, by item.
 func (s *Scheduler) bodies(ctx context.Context, b job.Batch, items []endedItem) (map[int]json.RawMessage, error) {
-	ids := make([]string, len(items))
+	endings := make([]queue.Ending, len(items))
 	for i, e := range items {
-		ids[i] = job.ItemID(b.ID, e.index)
+		endings[i] = queue.Ending{ID: job.ItemID(b.ID, e.index), Seq: e.seq}
 	}
 	found := make(map[int]json.RawMessage, len(items))
-	err := s.Queue.Bodies(ctx, b.Tenant, ids, func(id string, _ uint64, body []byte) error {
+	err := s.Queue.Bodies(ctx, b.Tenant, endings, func(id string, _ uint64, body []byte) error {
 		_, index, _ := job.Item(id)
 		found[index] = body
 		return nil
@@ -407,7 +407,9 @@ func (s *Scheduler) removeBatch(ctx context.Context, tenant, id string, may func
 	if err != nil {
 		return err
 	}
-	s.folds.drop(tenant, id)
+	if err := s.Queue.Forget(ctx, tenant, s.folds.drop(tenant, id)); err != nil {
+		s.log.Warn("records of a removed batch are left until they expire", "batch", id, "error", err)
+	}
 	remove := func(bucket queue.Bucket, name string) {
 		if name == "" {
 			return

@@ -565,29 +565,38 @@ func (u *upload) flush(ctx context.Context) error {
 	if err := part.store(ctx, u.s.Queue, u.batch.ID, len(u.batch.Manifest)); err != nil {
 		return fmt.Errorf("store items: %w", err)
 	}
-	return u.change(ctx, func(b *job.Batch) {
+	named := func(b job.Batch) bool {
+		return slices.ContainsFunc(b.Manifest, func(s job.ManifestSegment) bool { return s.Name == part.Name })
+	}
+	return u.change(ctx, named, func(b *job.Batch) {
 		b.Manifest = append(b.Manifest, part.ManifestSegment)
 		b.Lines, b.Jobs, b.Refused = b.Lines+part.lines, b.Jobs+part.Jobs, b.Refused+part.Refused
 		b.Digest = u.state()
 	})
 }
 
-// change changes the batch, if it is still ours to upload.
-func (u *upload) change(ctx context.Context, change func(*job.Batch)) error {
+// change changes the batch, if it is still ours to upload. done tells a batch
+// that was changed already: the answer to the write may have been lost.
+func (u *upload) change(ctx context.Context, done func(job.Batch) bool, change func(*job.Batch)) error {
 	c, err := u.s.Queue.ChangeBatch(ctx, u.tenant, u.batch.ID, func(b *job.Batch) error {
+		if b.Upload == u.nonce && done(*b) {
+			return errDone
+		}
 		if b.State != job.BatchUploading || b.Upload != u.nonce {
 			return api.NewProblem(http.StatusConflict, api.TypeConflict, "another request uploads this batch now, or it was removed")
 		}
 		change(b)
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errDone) {
 		return err
 	}
 	u.batch = c.Batch
 	u.s.folds.set(c)
 	return nil
 }
+
+var errDone = errors.New("batch is changed already")
 
 // finish opens the batch.
 func (u *upload) finish(ctx context.Context) error {
@@ -610,9 +619,10 @@ func (u *upload) finish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open batch: %w", err)
 	}
-	return u.change(ctx, func(b *job.Batch) {
+	opened := func(b job.Batch) bool { return b.State != job.BatchUploading }
+	return u.change(ctx, opened, func(b *job.Batch) {
 		b.State, b.OpenedAt, b.Since, b.Folded = job.BatchRunning, time.Now().UTC(), since, slices.Clone(since)
-		b.Digest, b.Upload = u.sum.Sum(nil), ""
+		b.Digest = u.sum.Sum(nil)
 	})
 }
 
@@ -625,7 +635,7 @@ func (u *upload) giveUp(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	var p *api.Problem
-	if errors.As(err, &p) && (p.Status == http.StatusRequestEntityTooLarge || u.line == 0) {
+	if errors.As(err, &p) && (p.Status == http.StatusRequestEntityTooLarge || u.line == 0 && u.batch.Lines == 0) {
 		if gone := u.s.removeBatch(ctx, u.tenant, u.batch.ID, func(b job.Batch) error {
 			if b.Upload != u.nonce {
 				return job.ErrNotFound

@@ -55,7 +55,7 @@ func newWorldIn(t testing.TB, dir string, change func(*scheduler.Config)) *world
 	t.Cleanup(cancel)
 	w.ctx = ctx
 	var err error
-	w.server, err = queue.StartServer(queue.ServerConfig{Dir: dir, Profile: queue.Fast, Logger: w.log})
+	w.server, err = queue.StartServer(queue.ServerConfig{Dir: dir, Profile: queue.Fast, Listen: "127.0.0.1:0", Token: token, Logger: w.log})
 	must(t, err)
 	t.Cleanup(w.server.Close)
 	w.queue, err = queue.Open(ctx, queue.Config{Server: w.server, Name: "test", Logger: w.log})

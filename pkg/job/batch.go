@@ -66,7 +66,8 @@ type Batch struct {
 	Manifest []ManifestSegment `json:"manifest,omitempty"`
 	// Digest is that of all lines; while uploading the state of its hash.
 	Digest []byte `json:"digest,omitempty"`
-	// Upload names the request that may add lines.
+	// Upload names the request that may add lines, and at last the one that
+	// opened the batch.
 	Upload string `json:"upload,omitempty"`
 
 	CreatedAt  time.Time `json:"created_at"`

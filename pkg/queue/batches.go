@@ -304,15 +304,17 @@ func (q *Queue) freshItem(rec job.Record) stored {
 }
 
 // takenItem is what stands in the way of an item's record, after writing the
-// item there if that is the trace of one that is older than the batch.
+// item there if that is what is left of one that is older than the batch.
 func (q *Queue) takenItem(ctx context.Context, s stored, since []uint64) (stored, error) {
 	for {
 		have, err := q.readAtLeader(ctx, s.Tenant, s.ID)
-		if !errors.Is(err, job.ErrNotFound) {
-			return have, err
-		}
 		shard := q.shard(s.ID)
-		if have.seq > 0 && shard < len(since) && have.seq > since[shard] {
+		older := shard >= len(since) || have.seq <= since[shard]
+		switch {
+		case err == nil && older && have.State.Final(): // of a batch that was removed
+		case err == nil, !errors.Is(err, job.ErrNotFound):
+			return have, err
+		case !older:
 			return stored{Record: job.Record{ID: s.ID, State: job.Canceled}}, nil // it has ended and is stored
 		}
 		s.seq = have.seq
@@ -328,13 +330,22 @@ type Ending struct {
 	Seq uint64
 }
 
-// Bodies calls fn with the records of jobs as they are stored, encoded, in no
-// order. Those that are gone are left out.
-func (q *Queue) Bodies(ctx context.Context, tenant string, ids []string, fn func(id string, seq uint64, body []byte) error) error {
+// Bodies calls fn with final records as they are stored, encoded, in no order.
+// Those that are gone are left out.
+func (q *Queue) Bodies(ctx context.Context, tenant string, endings []Ending, fn func(id string, seq uint64, body []byte) error) error {
 	subjects := make([][]string, q.layout.shards)
-	for _, id := range ids {
-		s := q.shard(id)
-		subjects[s] = append(subjects[s], recordSubject(s, tenant, id))
+	wanted := make(map[string]uint64, len(endings))
+	for _, e := range endings {
+		s := q.shard(e.ID)
+		subject := recordSubject(s, tenant, e.ID)
+		subjects[s], wanted[subject] = append(subjects[s], subject), e.Seq
+	}
+	each := func(m message) error {
+		delete(wanted, m.subject)
+		if gone(m.header) {
+			return nil
+		}
+		return fn(m.subject[strings.LastIndexByte(m.subject, '.')+1:], m.seq, m.data)
 	}
 	for shard, names := range subjects {
 		if len(names) == 0 {
@@ -345,10 +356,25 @@ func (q *Queue) Bodies(ctx context.Context, tenant string, ids []string, fn func
 			return fmt.Errorf("read records: %w", err)
 		}
 		for _, m := range page {
-			if gone(m.header) {
+			if m.seq < wanted[m.subject] {
+				continue // a replica that lags, which shows the job as it was
+			}
+			if err := each(m); err != nil {
+				return err
+			}
+		}
+		for _, subject := range names {
+			if _, missed := wanted[subject]; !missed {
 				continue
 			}
-			if err := fn(m.subject[strings.LastIndexByte(m.subject, '.')+1:], m.seq, m.data); err != nil {
+			m, err := q.lastAtLeader(ctx, recordStream(shard), subject)
+			if errors.Is(err, job.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("read records: %w", err)
+			}
+			if err := each(m); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,6 +134,37 @@ func TestExpandingAWindowAgainIsHarmless(t *testing.T) {
 	}
 }
 
+// TestWhatIsLeftOfARemovedBatchGivesWay expands a batch where final records
+// of a removed one of the same id are left.
+func TestWhatIsLeftOfARemovedBatchGivesWay(t *testing.T) {
+	q := fresh(t)
+	old := items(2)
+	for i := range old {
+		old[i].State, old[i].Result = job.Canceled, &job.Result{}
+	}
+	if err := q.Expand(within(t), []uint64{0, 0, 0, 0}, old); err != nil {
+		t.Fatal(err)
+	}
+	since, err := q.Sequences(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recs := slices.Clone(old)
+	for i := range recs {
+		recs[i].State, recs[i].Result = job.Queued, nil
+	}
+	for range 2 {
+		if err := q.Expand(within(t), since, recs); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range recs {
+			if got := get(t, q, r.ID); got.State != job.Queued {
+				t.Errorf("item %s is %s", r.ID, got.State)
+			}
+		}
+	}
+}
+
 func TestAForgottenItemDoesNotComeBack(t *testing.T) {
 	q := fresh(t)
 	since, err := q.Sequences(within(t))
@@ -147,7 +179,7 @@ func TestAForgottenItemDoesNotComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var endings []queue.Ending
-	err = q.Bodies(within(t), "default", []string{recs[0].ID, recs[1].ID, newID()}, func(id string, seq uint64, body []byte) error {
+	err = q.Bodies(within(t), "default", []queue.Ending{{ID: recs[0].ID}, {ID: recs[1].ID}, {ID: newID()}}, func(id string, seq uint64, body []byte) error {
 		rec, err := queue.DecodeRecord(body)
 		if rec.ID != id {
 			t.Errorf("record of %s under %s", rec.ID, id)
