@@ -24,7 +24,7 @@ import (
 // NATS, so it shares theirs; what follows from that is set in upConfig.
 
 func defaultScheduler() schedulerConfig {
-	return schedulerConfig{Listen: "127.0.0.1:7455", Retention: 24 * time.Hour, BatchItems: 1_000_000}
+	return schedulerConfig{Listen: "127.0.0.1:7455", Retention: 24 * time.Hour, BatchItems: 1_000_000, BatchSegment: 10_000}
 }
 
 func defaultWorker(drain time.Duration) workerConfig {
@@ -50,6 +50,8 @@ type schedulerConfig struct {
 	TLSCert, TLSKey string
 	// BatchItems is how many items a batch may have.
 	BatchItems int
+	// BatchSegment is how many results of a batch are stored as one object.
+	BatchSegment int
 	// CallbackAllow are the hosts that may be told of the end of a batch,
 	// CallbackPrivate networks among them that are not public, CallbackCA a
 	// file of authorities to trust instead of the system's.
@@ -63,10 +65,11 @@ func (c *schedulerConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "certificate (PEM) to serve the API by HTTPS; read anew when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "private key (PEM) of --tls-cert")
 	f.IntVar(&c.BatchItems, "batch-items", c.BatchItems, "how many items a batch may have")
+	f.IntVar(&c.BatchSegment, "batch-segment", c.BatchSegment, "how many results of a batch are stored as one object")
 	f.StringSliceVar(&c.CallbackAllow, "callback-allow", nil, "hosts that may be told of the end of a batch: example.org, *.example.org, example.org:8443, * for all")
 	f.StringSliceVar(&c.CallbackPrivate, "callback-private", nil, "networks that callbacks may reach although they are not public, such as 10.1.0.0/16")
 	f.StringVar(&c.CallbackCA, "callback-ca", "", "file of PEM certificates that callbacks trust (default: the system's)")
-	withEnv(f, "listen", "retention", "batch-items", "callback-allow", "callback-private", "callback-ca", "tls-cert", "tls-key")
+	withEnv(f, "listen", "retention", "batch-items", "batch-segment", "callback-allow", "callback-private", "callback-ca", "tls-cert", "tls-key")
 }
 
 func (c *schedulerConfig) wrong() problems {
@@ -79,6 +82,7 @@ func (c *schedulerConfig) wrong() problems {
 	}
 	p.check(c.Retention >= time.Minute, "--retention %s: write at least 1m", c.Retention)
 	p.check(c.BatchItems >= 1, "--batch-items %d: write a number from 1", c.BatchItems)
+	p.check(c.BatchSegment >= 1 && c.BatchSegment <= 10_000, "--batch-segment %d: write a number from 1 to 10000", c.BatchSegment)
 	if _, err := c.callbacks(); err != nil {
 		p.addf("%v", err)
 	}

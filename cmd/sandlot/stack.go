@@ -270,7 +270,7 @@ func (s *stack) startScheduler(ctx context.Context) error {
 	sched, err := scheduler.New(scheduler.Config{
 		Queue: s.queue, Telemetry: tel, Logger: s.log, Version: version,
 		Listen: s.scheduler.Listen, Token: s.token, Retention: s.scheduler.Retention,
-		BatchItems: s.scheduler.BatchItems, Callbacks: calls,
+		BatchItems: s.scheduler.BatchItems, BatchSegment: s.scheduler.BatchSegment, Callbacks: calls,
 		TempDir: uploads, Drain: 2 * time.Second, Gateway: s.scheduler.Gateway,
 		TLS: scheduler.TLS{Cert: s.scheduler.TLSCert, Key: s.scheduler.TLSKey},
 	})
