@@ -174,7 +174,7 @@ func (c *cluster) layClients() error {
 		}
 		g.command = func(int) *exec.Cmd {
 			return c.sandlot("scheduler", "--data-dir", dir, "--listen", address, "--nats", g.urls(),
-				"--replicas", fmt.Sprint(c.Nodes), "--log-level", "debug")
+				"--replicas", fmt.Sprint(c.Nodes), "--batch-segment", "30", "--log-level", "debug")
 		}
 		c.schedulers = append(c.schedulers, g)
 	}

@@ -38,12 +38,19 @@ type load struct {
 	// accepted are jobs to look at, cancel or remove.
 	accepted []ticket
 	batches  map[string]string // their tenants
+	// uploads are the batches that are objects, followers the clients that
+	// read their results.
+	uploads   []*upload
+	followers sync.WaitGroup
+	followed  []check.Results
+	reading   context.Context // of the followers, who go on after the load
 }
 
 // ticket is a job that was accepted.
 type ticket struct {
 	id, tenant string
 	removed    bool
+	item       bool // of a batch that is an object: it goes with the batch
 	slow       bool // its program takes a while
 }
 
@@ -129,14 +136,19 @@ func (p program) ask(kind, tenant, label string) check.Ask {
 	return a
 }
 
+// limits are those of a program that may take so many milliseconds; of 0 so
+// many that no pause of a worker uses them up.
+func limits(wall int) map[string]any {
+	if wall == 0 {
+		wall = 60_000
+	}
+	return map[string]any{"memory": "64Mi", "disk": "16Mi", "wall_ms": wall}
+}
+
 // body is what is sent for an ask. The label names the ask that it came from.
 func (p program) body(a check.Ask) []byte {
-	limits := map[string]any{"memory": "64Mi", "disk": "16Mi", "wall_ms": 60_000}
-	if p.wall > 0 { // else so much that no pause of a worker uses it up
-		limits["wall_ms"] = p.wall
-	}
 	body := map[string]any{
-		"image": image.Name, "command": []string{"sh", "-c", p.script}, "limits": limits,
+		"image": image.Name, "command": []string{"sh", "-c", p.script}, "limits": limits(p.wall),
 		"labels": map[string]string{check.LabelAsk: a.Label},
 	}
 	maps.Copy(body, p.more)
@@ -150,7 +162,7 @@ func (p program) body(a check.Ask) []byte {
 		body["pool"] = p.pool
 	}
 	switch {
-	case a.Kind == check.AskLine:
+	case a.Kind == check.AskLine, a.Kind == check.AskItem:
 		body["key"] = a.Key
 	case a.Key != "":
 		body["idempotency_key"] = a.Key
@@ -160,13 +172,14 @@ func (p program) body(a check.Ask) []byte {
 }
 
 // run lets all clients work until ctx ends, and waits for them.
-func (l *load) run(ctx context.Context) {
+func (l *load) run(ctx, reading context.Context) {
+	l.reading = reading
 	var all sync.WaitGroup
-	for i := range 12 {
+	for i := range 14 {
 		r := rand.New(rand.NewPCG(l.seed, uint64(i)+1))
-		client := [12]func(context.Context, *rand.Rand){
+		client := [14]func(context.Context, *rand.Rand){
 			l.submitter, l.submitter, l.submitter, l.submitter, l.submitter, l.submitter,
-			l.batcher, l.batcher, l.reader, l.canceler, l.remover, l.operator,
+			l.batcher, l.batcher, l.reader, l.canceler, l.remover, l.operator, l.uploader, l.uploader,
 		}[i]
 		all.Go(func() {
 			for ctx.Err() == nil {
@@ -363,7 +376,7 @@ func (l *load) canceler(ctx context.Context, r *rand.Rand) {
 func (l *load) remover(ctx context.Context, r *rand.Rand) {
 	defer func() { _ = sleep(ctx, 300*time.Millisecond) }()
 	j, ok := l.some(r)
-	if !ok {
+	if !ok || j.item {
 		return
 	}
 	got := l.do(check.Ask{Kind: check.AskGet, ID: j.id, Tenant: j.tenant}, l.anywhere(r), http.MethodGet, "/v1/jobs/"+j.id, nil)
@@ -511,6 +524,10 @@ func (l *load) history(h *check.History) {
 	for _, a := range l.asks {
 		h.Asks = append(h.Asks, *a)
 	}
+	for _, u := range l.uploads {
+		h.Uploads = append(h.Uploads, u.Upload)
+	}
+	h.Results = append(h.Results, l.followed...)
 }
 
 func (l *load) close() {

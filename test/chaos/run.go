@@ -109,35 +109,52 @@ func (o *outcome) live(ctx context.Context, c *cluster, see *observer, l *load, 
 	o.Faults = len(faults)
 	var all sync.WaitGroup
 	all.Go(func() { see.watchReady(watching) })
-	all.Go(func() { l.run(working) })
+	reading, enough := context.WithCancel(ctx)
+	defer enough()
+	var loading sync.WaitGroup
+	loading.Go(func() { l.run(working, reading) })
 	err = t.run(working, faults)
 	<-working.Done()
 	if err := errors.Join(err, t.heal()); err != nil {
 		rest()
 		unwatch()
+		enough()
+		loading.Wait()
 		all.Wait()
+		l.followers.Wait()
 		return h, nil, err
 	}
 	healed := time.Now()
-	h.Records, found = o.quiet(ctx, c, see)
+	loading.Wait()
+	found = l.finishUploads(ctx)
+	records, stuck := o.quiet(ctx, c, see, l)
+	h.Records, found = records, append(found, stuck...)
 	h.Quiet = time.Now()
 	o.Settled = h.Quiet.Sub(healed)
 	unwatch()
 	all.Wait()
+	ended := time.AfterFunc(20*time.Second, enough)
+	l.followers.Wait()
+	ended.Stop()
 	l.lastLook(ctx)
+	h.Objects, h.Results = l.countObjects(ctx)
 	h.Batches = l.countBatches(ctx, h.Records)
 	return h, found, context.Cause(ctx)
 }
 
-// quiet waits until no record is open, and reads them all.
-func (o *outcome) quiet(ctx context.Context, c *cluster, see *observer) (records []check.Record, found []check.Finding) {
+// quiet waits until no record and no batch is open, and reads them all.
+func (o *outcome) quiet(ctx context.Context, c *cluster, see *observer, l *load) (records []check.Record, found []check.Finding) {
 	ctx, cancel := context.WithTimeout(ctx, c.Quiet)
 	defer cancel()
 	var err error
+	open := 0
 	for last := time.Now(); ctx.Err() == nil && c.fine(); _ = sleep(ctx, 500*time.Millisecond) {
 		// Every record is read when all seem to have ended, and now and then
 		// for those of which nobody was told.
 		if see.underWay() > 0 && time.Since(last) < 5*time.Second {
+			continue
+		}
+		if open = l.openBatches(ctx); open > 0 && time.Since(last) < 5*time.Second {
 			continue
 		}
 		var now []check.Record
@@ -150,11 +167,11 @@ func (o *outcome) quiet(ctx context.Context, c *cluster, see *observer) (records
 		}
 		records = now
 		see.refresh(now)
-		if !slices.ContainsFunc(now, func(r check.Record) bool { return !ended[r.State] }) && see.underWay() == 0 {
+		if !slices.ContainsFunc(now, func(r check.Record) bool { return !ended[r.State] }) && see.underWay() == 0 && open == 0 {
 			return records, nil
 		}
 	}
-	text := fmt.Sprintf("%d jobs are open after %s of quiet", see.underWay(), c.Quiet)
+	text := fmt.Sprintf("%d jobs and %d batches are open after %s of quiet", see.underWay(), open, c.Quiet)
 	if err != nil {
 		text += ", and the records cannot be read: " + err.Error()
 	}

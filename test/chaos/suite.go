@@ -130,9 +130,9 @@ func tell(o outcome, dir string) {
 	}
 	st := o.Stats
 	fmt.Printf("seed %d, %d node(s), %.0f s: %d faults, %d asks, %d accepted (%d repeats, %d conflicts), %d records, %d revisions (%d unseen), "+
-		"%d executions, %d retried, %d lost, %d canceled, %d expired, %d dead, %d removed, %d batches, %d releases seen; quiet after %.1f s: %s\n",
+		"%d executions, %d retried, %d lost, %d canceled, %d expired, %d dead, %d removed, %d named batches, %d uploads of %d items, %d releases seen; quiet after %.1f s: %s\n",
 		o.Seed, o.Nodes, o.Took.Seconds(), o.Faults, o.Asks, st.Accepted, st.Repeats, st.Conflicts, st.Records, st.Revisions, st.Gaps,
-		st.Executions, st.Retried, st.Lost, st.Canceled, st.Expired, st.Dead, st.Removed, st.Batches, st.Releases, o.Settled.Seconds(), verdict)
+		st.Executions, st.Retried, st.Lost, st.Canceled, st.Expired, st.Dead, st.Removed, st.Batches, st.Uploads, st.Items, st.Releases, o.Settled.Seconds(), verdict)
 	for i, f := range o.Findings {
 		if i == 20 {
 			fmt.Printf("  … and %d more\n", len(o.Findings)-i)

@@ -64,6 +64,11 @@ func (c *checker) checkAnswers() {
 				c.found(RuleUnknown, a.ID, "never was, but ask %d was answered %d %s", a.N, a.Status, a.State)
 			}
 			continue
+		case a.ofBatch():
+			if opened, there := c.opened[a.ID]; a.Status == 404 && there && a.Sent.After(opened) {
+				c.found(RuleKnown, a.ID, "the batch was complete at %s, and %s of it (ask %d) at %s was answered 404", opened.Format(clock), a.Kind, a.N, a.Sent.Format(clock))
+			}
+			continue
 		case a.submits():
 			c.checkTold(a, a.JobID)
 			continue

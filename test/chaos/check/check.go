@@ -40,12 +40,14 @@ const (
 	RuleQuiet      = "final means that nothing runs"
 	RuleSeen       = "the checker sees what happens"
 	RuleFence      = "only the leader releases"
+	RuleResults    = "results tell each line once"
 )
 
 // Stats is what a history held, so that an empty one is not taken for a good one.
 type Stats struct {
 	Records, Revisions, Accepted, Repeats, Conflicts, Canceled, Removed int
 	Executions, Retried, Lost, Dead, Expired, Batches, Releases         int
+	Uploads, Items                                                      int
 	// Gaps are revisions that nobody saw; a server that dies leaves such.
 	Gaps int
 }
@@ -64,6 +66,7 @@ type checker struct {
 	cancels  map[string]bool // jobs that somebody asked to cancel
 	process  map[string]Process
 	runs     map[string][]Execution // by job, in order of start
+	batchAsks
 }
 
 // Check lists the promises that a run broke.
@@ -72,7 +75,7 @@ func Check(h History) ([]Finding, Stats) {
 		History: h,
 		chains:  map[string][]Revision{}, records: map[string]Record{}, accepted: map[string]Ask{},
 		submits: map[string][]Ask{}, removed: map[string]time.Time{}, cancels: map[string]bool{},
-		process: map[string]Process{}, runs: map[string][]Execution{},
+		process: map[string]Process{}, runs: map[string][]Execution{}, batchAsks: newBatchAsks(),
 	}
 	c.arrange()
 	c.checkChains()
@@ -81,6 +84,7 @@ func Check(h History) ([]Finding, Stats) {
 	c.checkKeys()
 	c.checkAnswers()
 	c.checkBatches()
+	c.checkObjects()
 	c.checkReleases()
 	c.checkSight()
 	if h.Executions != nil {
@@ -136,6 +140,7 @@ func (c *checker) arrange() {
 	for _, a := range c.Asks {
 		c.arrangeAsk(a)
 	}
+	c.arrangeUploads()
 	for _, p := range c.Processes {
 		c.process[p.Name] = p
 	}
@@ -150,7 +155,9 @@ func (c *checker) arrange() {
 
 func (c *checker) arrangeAsk(a Ask) {
 	switch a.Kind {
-	case AskSubmit, AskLine:
+	case AskUpload, AskBatchCancel:
+		c.arrangeBatchAsk(a)
+	case AskSubmit, AskLine, AskItem:
 		c.submits[a.Label] = append(c.submits[a.Label], a)
 		if !a.OK() || a.JobID == "" {
 			if a.Status == 409 {

@@ -30,6 +30,11 @@ type History struct {
 	Processes []Process
 	// Batches are what the API says of batches at the end.
 	Batches []Batch
+	// Uploads are the batches that were asked for as objects, Objects what
+	// each scheduler says of each at the end, Results what was told of theirs.
+	Uploads []Upload
+	Objects []Object
+	Results []Results
 	// Releases and Leases are what could be seen of hints in READY, and all
 	// holders of the lease.
 	Releases []Release
@@ -102,6 +107,11 @@ const (
 	AskCancel  = "cancel"  // a job that was accepted
 	AskRemove  = "remove"  // a job that was seen to be final
 	AskNothing = "nothing" // a job that never was
+	// Of batches that are objects, ID being the batch's.
+	AskUpload      = "upload"       // all of it, or what is missing
+	AskItem        = "item"         // one line of an upload
+	AskBatchGet    = "batch get"    // a batch whose upload is complete
+	AskBatchCancel = "batch cancel" // likewise
 )
 
 // Ask is one request of a client, or one line of one, and its answer.
@@ -143,7 +153,12 @@ type Ask struct {
 func (a Ask) OK() bool { return a.Status >= 200 && a.Status < 300 }
 
 // submits reports whether the ask may make a job.
-func (a Ask) submits() bool { return a.Kind == AskSubmit || a.Kind == AskLine }
+func (a Ask) submits() bool { return a.Kind == AskSubmit || a.Kind == AskLine || a.Kind == AskItem }
+
+// ofBatch reports whether the ask is about a batch as a whole.
+func (a Ask) ofBatch() bool {
+	return a.Kind == AskUpload || a.Kind == AskBatchGet || a.Kind == AskBatchCancel
+}
 
 // Execution is one run of a job's program in one sandbox.
 type Execution struct {

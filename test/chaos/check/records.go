@@ -52,7 +52,11 @@ func (c *checker) follow(id string, before, now Revision, gap bool) {
 		return
 	}
 	if now.Removed {
-		if _, asked := c.removed[id]; !asked {
+		_, asked := c.removed[id]
+		if _, item := c.items[id]; item { // its batch keeps it from then on
+			asked = final[before.State] || gap
+		}
+		if !asked {
 			c.found(RuleFinal, id, "%s at %d, then removed at %d although nobody asked", before.State, before.Seq, now.Seq)
 		} else if before.State != "" && !final[before.State] && !gap {
 			c.found(RuleTable, id, "removed at %d while it was %s", now.Seq, before.State)
@@ -60,7 +64,11 @@ func (c *checker) follow(id string, before, now Revision, gap bool) {
 		c.stats.Removed++
 		return
 	}
+	_, item := c.items[id]
 	if before.Removed {
+		if item {
+			c.found(RuleFinal, id, "had ended and was forgotten at %d, and is %s at %d", before.Seq, now.State, now.Seq)
+		}
 		before = Revision{}
 	}
 	if now.Attempt < before.Attempt {
@@ -73,6 +81,9 @@ func (c *checker) follow(id string, before, now Revision, gap bool) {
 		return
 	}
 	how, allowed := table[before.State][now.State]
+	if item && before.State == "" && now.State == "canceled" {
+		allowed = true // before its turn
+	}
 	switch {
 	case !allowed:
 		c.found(RuleTable, id, "%q at %d became %q at %d", before.State, before.Seq, now.State, now.Seq)
@@ -112,8 +123,11 @@ func (c *checker) checkRecords() {
 			c.found(RuleOneEnd, id, "is %s without a result", r.State)
 			continue
 		}
-		if chain := c.chains[id]; len(chain) > 0 {
+		if chain := c.chains[id]; len(chain) > 0 && r.Seq > 0 {
 			last := chain[len(chain)-1]
+			if _, item := c.items[id]; item && last.Removed {
+				last, _ = c.final(id)
+			}
 			if last.Seq > r.Seq || last.Seq == r.Seq && (last.State != r.State || last.Attempt != r.Attempt || last.Life != r.Life) {
 				c.found(RuleFinal, id, "lies at %d as %s, but was told at %d to be %s", r.Seq, r.State, last.Seq, last.State)
 			}
@@ -164,6 +178,9 @@ func (c *checker) checkAttempts(r Record) {
 // again reports whether a job was removed and submitted anew, so that its
 // claims are of two jobs.
 func (c *checker) again(id string) bool {
+	if _, item := c.items[id]; item {
+		return false // its end is forgotten once its batch keeps it
+	}
 	return slices.ContainsFunc(c.chains[id], func(r Revision) bool { return r.Removed })
 }
 
@@ -182,7 +199,7 @@ func (c *checker) checkVerdict(r Record) {
 	}
 	switch want := asks[0].Want; {
 	case r.State == want:
-	case r.State == "canceled" && c.cancels[r.ID]:
+	case r.State == "canceled" && (c.cancels[r.ID] || c.mayCancel(r.ID)):
 	case r.State == "expired" && asks[0].Budget > 0:
 	case r.State == "dead" && faults == maxFaults && r.Result.Verdict.Blame == "platform":
 	default:
