@@ -1,12 +1,14 @@
 package scheduler
 
 import (
+	"errors"
 	"net/http"
 	"runtime"
 	"strings"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/api"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
 // route is one operation of the API: where, what answers, and how it is
@@ -131,6 +133,16 @@ func (s *Scheduler) handleReady(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Queue.Healthy(r.Context()); err != nil {
 		s.log.WarnContext(r.Context(), "not ready", "error", err)
 		fail("queue", "cannot be reached")
+	}
+	var full *queue.FullError
+	switch err := s.Queue.Writable(); {
+	case errors.As(err, &full):
+		fail("disk", full.What)
+	case err != nil:
+		s.log.WarnContext(r.Context(), "not ready", "error", err)
+		fail("disk", "cannot be looked at")
+	default:
+		h.Checks["disk"] = "ok"
 	}
 	if !s.isReady() {
 		fail("index", "records are being read")

@@ -29,6 +29,11 @@ type natsConfig struct {
 	Change     bool
 	// Listen is where an embedded server listens; only of `up`.
 	Listen string
+	// Store is where the server keeps its files, where a scheduler can see
+	// them; only of `scheduler`. MinFree is how much the disk must have left
+	// for a job to be accepted, 0 for the default.
+	Store   string
+	MinFree bytesFlag
 }
 
 func (c *natsConfig) flags(f *pflag.FlagSet) {
@@ -49,8 +54,19 @@ func (c *natsConfig) durabilityFlags(f *pflag.FlagSet, usage string) {
 	withEnv(f, "durability")
 }
 
+// roomFlag is for the roles that accept jobs.
+func (c *natsConfig) roomFlag(f *pflag.FlagSet) {
+	f.Var(&c.MinFree, "min-free", "accept no jobs while the disk of the queue's store has less left, such as 2Gi (default: 2 % of it, from 32Mi to 1Gi)")
+	withEnv(f, "min-free")
+}
+
 func (c *natsConfig) wrong() problems {
 	var p problems
+	if c.Store != "" {
+		_, err := os.Stat(c.Store)
+		p.check(err == nil, "--nats-store %s: %v", c.Store, err)
+	}
+	p.check(c.MinFree == 0 || c.Store != "", "--min-free: say by --nats-store where the NATS server keeps its files")
 	for _, one := range strings.Split(c.URL, ",") {
 		u, err := url.Parse(one)
 		p.check(err == nil && u.Host != "", "--nats %q: write a URL such as nats://127.0.0.1:4222", one)
@@ -77,6 +93,7 @@ func (c *natsConfig) queue(role queue.Role) queue.Config {
 	return queue.Config{
 		URL: c.url(), CredsFile: c.Creds, KeyFile: c.NKey, Role: role, TLS: queue.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key},
 		Replicas: c.Replicas, Durability: queue.Profile(c.Durability), ChangeDurability: c.Change,
+		StoreDir: c.Store, MinFree: int64(c.MinFree),
 	}
 }
 

@@ -65,7 +65,9 @@ state is in NATS; --data-dir holds only the address and the token for clients.`,
 	withEnv(f, "gateway")
 	f.IntVar(&c.NATS.Replicas, "replicas", c.NATS.Replicas, "copies of each stream in a NATS cluster: 1, 3 or 5 (default: what --durability needs)")
 	c.NATS.durabilityFlags(f, "what a loss of power may take, as the NATS server is set up: fast (2 min), balanced (1 s), strict or cluster (nothing)")
-	withEnv(f, "replicas")
+	f.StringVar(&c.NATS.Store, "nats-store", "", "directory of the NATS server's files, if it is on this host: has accepts stop before its disk is full")
+	withEnv(f, "replicas", "nats-store")
+	c.NATS.roomFlag(f)
 	c.Log.flags(f)
 	printConfigFlag(f)
 	return cmd

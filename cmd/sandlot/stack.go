@@ -217,7 +217,7 @@ func (s *stack) openDir(ctx context.Context) error {
 func (s *stack) startNATS(context.Context) (err error) {
 	config := queue.ServerConfig{
 		Dir: filepath.Join(s.dir, "nats"), Listen: s.nats.Listen,
-		Profile: queue.Profile(s.nats.Durability), Logger: s.log,
+		Profile: queue.Profile(s.nats.Durability), MinFree: int64(s.nats.MinFree), Logger: s.log,
 	}
 	if config.Listen != "" {
 		if config.Token, err = ensureToken(filepath.Join(s.dir, "nats-token")); err != nil {

@@ -89,6 +89,7 @@ and running jobs go back to the queue; a second one ends it at once.`,
 	f.StringVar(&c.NATS.Listen, "nats-listen", "", "address where workers of other hosts may join (default: none)")
 	f.StringSliceVar(&c.Prepare, "prepare", c.Prepare, "catalogue images to have ready at the start, such as busybox,python, also in the worker's containerd; cached: all that were made before, placed at their first job")
 	c.NATS.durabilityFlags(f, "what a loss of power may take: fast (2 min), balanced (1 s) or strict (nothing)")
+	c.NATS.roomFlag(f)
 	withEnv(f, "nats-listen", "prepare")
 	c.build.flags(f)
 	c.Log.flags(f)

@@ -33,6 +33,9 @@ func (b *bounds) admit(ctx context.Context, q *Queue, s Summary, size int) error
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Since(b.asked) > time.Second {
+		if err := q.room.check(); err != nil {
+			return err
+		}
 		if err := b.ask(ctx, q); err != nil {
 			return err
 		}

@@ -133,7 +133,7 @@ func (q *Queue) installOnce(ctx context.Context) error {
 			return fmt.Errorf("pool %s: %w", p.Name, err)
 		}
 	}
-	return nil
+	return q.room.sync()
 }
 
 // checkServer refuses servers that lack what the layout needs.

@@ -259,7 +259,7 @@ func (l *Lease) publishBatch(ctx context.Context, msgs []*nats.Msg, indices []in
 	_, err := l.q.publishAtomic(ctx, batch, apiTimeout)
 	if !isCode(err, codeBatchRepeats) {
 		if err != nil && !transient(err) {
-			err = refused(batch[0], err)
+			err = l.q.refused(batch[0], err)
 		}
 		return err
 	}
@@ -267,7 +267,7 @@ func (l *Lease) publishBatch(ctx context.Context, msgs []*nats.Msg, indices []in
 		l.fence(msg)
 		if _, err := l.q.publishOnce(ctx, msg, apiTimeout); err != nil {
 			if !transient(err) && !inFlight(err) {
-				err = refused(msg, err)
+				err = l.q.refused(msg, err)
 			}
 			return err
 		}

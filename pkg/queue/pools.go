@@ -74,6 +74,9 @@ func (q *Queue) SetPool(ctx context.Context, p job.Pool, revision uint64) (job.P
 	if err := q.ensurePool(ctx, p); err != nil {
 		return p, 0, fmt.Errorf("set pool %s: %w", p.Name, err)
 	}
+	if err := q.room.sync(); err != nil {
+		return p, 0, fmt.Errorf("set pool %s: %w", p.Name, err)
+	}
 	revision, err := q.writeSetting(ctx, poolKey(p.Name), p, revision)
 	if err != nil {
 		return p, 0, fmt.Errorf("set pool %s: %w", p.Name, err)

@@ -37,7 +37,7 @@ func (q *Queue) publish(ctx context.Context, msg *nats.Msg) (uint64, error) {
 		case inFlight(err):
 			wait = time.Duration(5+rand.IntN(15)) * time.Millisecond
 		case !transient(err):
-			return 0, refused(msg, err)
+			return 0, q.refused(msg, err)
 		}
 		if ended := pause(ctx, wait); ended != nil {
 			return 0, fmt.Errorf("publish %s: %w (%w)", msg.Subject, ended, err)
@@ -101,7 +101,7 @@ func (q *Queue) publishEach(ctx context.Context, msgs []*nats.Msg) []published {
 		case err := <-f.Err():
 			out[i].err = err
 			if !transient(err) {
-				out[i].err = refused(f.Msg(), err)
+				out[i].err = q.refused(f.Msg(), err)
 			}
 		case <-ctx.Done():
 			out[i].err = context.Cause(ctx)
@@ -111,12 +111,15 @@ func (q *Queue) publishEach(ctx context.Context, msgs []*nats.Msg) []published {
 }
 
 // refused says in our terms why the server did not store a message.
-func refused(msg *nats.Msg, err error) error {
+func (q *Queue) refused(msg *nats.Msg, err error) error {
 	if isCode(err, codeWrongLastSequence) {
 		return errMoved
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
+		if broken(api) {
+			q.trouble.note(api.Description)
+		}
 		switch {
 		case api.ErrorCode == codeStoreFailed, api.ErrorCode == codeNoResources,
 			api.ErrorCode == codeNoStorage, api.ErrorCode == codeMaxBytes, api.Code == 429:
@@ -125,6 +128,13 @@ func refused(msg *nats.Msg, err error) error {
 		}
 	}
 	return fmt.Errorf("publish %s: %w", msg.Subject, err)
+}
+
+// broken reports whether the server could not write, as on a full disk. Then
+// it writes nothing more to that stream until it is started again. At a limit
+// of the stream it says so with the same code.
+func broken(err *jetstream.APIError) bool {
+	return err.ErrorCode == codeStoreFailed && !strings.HasPrefix(err.Description, "maximum ")
 }
 
 // family is what a subject is for, for messages to people.

@@ -47,6 +47,13 @@ type Config struct {
 	// ChangeDurability has what is installed changed to Durability and
 	// Replicas instead. No worker may run meanwhile.
 	ChangeDurability bool
+	// StoreDir is where the server keeps its files, if this process can see
+	// them; that of Server by default. While its disk has less than MinFree
+	// left no job is accepted.
+	StoreDir string
+	// MinFree is in bytes; 2 % of the disk by default, at least 32 MiB and at
+	// most 1 GiB.
+	MinFree int64
 	// Logger gets what happens in the background; required.
 	Logger *slog.Logger
 }
@@ -80,6 +87,9 @@ type Queue struct {
 	logs   jetstream.JetStream // for log chunks, which may be dropped
 	layout layout
 	bounds bounds
+	room   room
+
+	trouble trouble
 
 	pullers     pullers
 	wakers      wakers
@@ -93,7 +103,10 @@ type Queue struct {
 // Open connects, creates what is missing of the layout and checks the rest.
 // It keeps trying to reach the server until ctx ends.
 func Open(ctx context.Context, cfg Config) (*Queue, error) {
-	q := &Queue{cfg: cfg, log: cfg.Logger, reconnected: make(chan struct{})}
+	q := &Queue{cfg: cfg, log: cfg.Logger, room: room{cfg.StoreDir, cfg.MinFree}, reconnected: make(chan struct{})}
+	if cfg.Server != nil && cfg.StoreDir == "" {
+		q.room.dir = cfg.Server.dir
+	}
 	if err := q.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
@@ -123,6 +136,7 @@ func (q *Queue) connect(ctx context.Context) error {
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			q.log.Info("queue reconnected")
+			q.trouble.note("") // it may be another life of the server
 			q.signalReconnect()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
