@@ -9,7 +9,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PACKAGES ?= ./...
 # Tests of whole systems run after the others, with the machine for themselves:
 # they promise times.
-ALONE = /test/(e2e|chaos|ha)$$
+ALONE = /test/(e2e|chaos|ha|power)$$
 # The shim is a module of its own: it cannot share gVisor's with the rest.
 SHIM = deploy/runtime/gvisor
 FORMATTED = bench cmd deploy examples pkg scheduler test worker
@@ -85,6 +85,11 @@ chaos-selftest: build ## Have deliberate bugs caught by the checker of chaos.
 	@go build -o $(BIN)/chaos ./test/chaos
 	@$(BIN)/chaos -selftest -time 8s
 
+.PHONY: power
+power: build ## Cut the power under load, with disks that forget: SEEDS=n of each durability.
+	@go build -o $(BIN)/power ./test/power
+	@$(BIN)/power -seeds $(or $(SEEDS),3) -first $(or $(FIRST),1) $(POWER_FLAGS)
+
 .PHONY: bench
 bench: images ## Measure latency and throughput beside ctr and runsc.
 	@go run ./bench --sandlot $(BIN)/sandlot --out bench/out
@@ -113,4 +118,4 @@ dist: build ## Pack what a user installs, with checksums, licences and SBOM.
 
 .PHONY: clean
 clean: ## Remove what was built; caches stay.
-	@rm -rf bin dist bench/out test/chaos/out
+	@rm -rf bin dist bench/out test/chaos/out test/power/out

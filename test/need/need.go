@@ -2,12 +2,13 @@
 //
 // A test that needs what is not there is skipped, and says so. It fails
 // instead when the need is named in $SANDLOT_REQUIRE, a list of words with
-// commas: gvisor, containerd, images, nats. CI sets all of them, so that nothing is
+// commas: gvisor, containerd, images, nats, disk. CI sets all of them, so that nothing is
 // skipped there.
 package need
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +31,23 @@ func missing(t testing.TB, word, format string, args ...any) {
 func Root(t testing.TB) {
 	t.Helper()
 	root(t, "gvisor")
+}
+
+// Disk skips a test that makes disks of its own: as root, with FUSE, a loop
+// device and ext4.
+func Disk(t testing.TB) {
+	t.Helper()
+	root(t, "disk")
+	for _, path := range []string{"/dev/fuse", "/dev/loop-control"} {
+		if _, err := os.Stat(path); err != nil {
+			missing(t, "disk", "%v", err)
+		}
+	}
+	for _, program := range []string{"losetup", "mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing(t, "disk", "%v", err)
+		}
+	}
 }
 
 func root(t testing.TB, word string) {
