@@ -29,6 +29,8 @@ import (
 // that only one segment is in memory, and one write of its key opens it. What
 // was stored of an upload that was cut off is there when it is sent again.
 func (s *Scheduler) handleUpload(w http.ResponseWriter, r *http.Request) error {
+	// Else what is wrong at the beginning would be told after the end.
+	_ = http.NewResponseController(w).EnableFullDuplex()
 	release, err := s.reserve(r.Context(), windowCost)
 	if err != nil {
 		return err
