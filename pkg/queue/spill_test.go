@@ -34,18 +34,23 @@ func withGPU(t *testing.T) (q *queue.Queue, main, gpu *queue.Lease) {
 // none for it.
 func takeIdle(t *testing.T, q *queue.Queue, w *queue.Registration) (stop func()) {
 	ctx, cancel := context.WithCancel(within(t))
-	taken := make(chan queue.Delivery, 1)
+	idle := make(chan struct{})
 	go func() {
-		defer close(taken)
-		if d, err := q.Take(ctx, w); err == nil {
-			taken <- d
+		defer close(idle)
+		for {
+			d, err := q.Take(ctx, w)
+			if err != nil {
+				return
+			}
+			// A hint carries the record as it was when it was released.
+			if c, err := q.Claim(ctx, w, d); !errors.Is(err, job.ErrStale) {
+				t.Errorf("claimed %+v, %v", c, err)
+			}
 		}
 	}()
 	return func() {
 		cancel()
-		if d, took := <-taken; took {
-			t.Errorf("took %s", d.Record.ID)
-		}
+		<-idle
 	}
 }
 
