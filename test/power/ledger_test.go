@@ -1,6 +1,7 @@
 package main
 
 import (
+	"testing"
 	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/queue"
@@ -47,5 +48,20 @@ func judgements(cut time.Time) map[string]judgement {
 		"balanced, a young result is gone":            {[]entry{answered}, at(9, "running"), balanced, 0},
 		"balanced, what survived a loss before":       {[]entry{settled}, nothing, balanced, 1},
 		"balanced, only its client knew of it":        {[]entry{unheard}, nothing, balanced, 1},
+	}
+}
+
+// TestJudgeKnowsWhatALossMayTake feeds the judge with made-up losses.
+func TestJudgeKnowsWhatALossMayTake(t *testing.T) {
+	cut := time.Now()
+	for name, c := range judgements(cut) {
+		l := newLedger()
+		for _, e := range c.jobs {
+			l.jobs[e.id] = &e
+		}
+		l.judge(c.records, cut, c.claim)
+		if len(l.findings) != c.findings {
+			t.Errorf("%s: %q", name, l.findings)
+		}
 	}
 }

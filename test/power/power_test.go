@@ -1,3 +1,5 @@
+//go:build power
+
 package main
 
 import (
@@ -5,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/test/need"
@@ -77,20 +78,5 @@ func TestClusterLosesNothingWhenAllLosePower(t *testing.T) {
 func TestServerThatDoesNotSyncIsFoundOut(t *testing.T) {
 	if o := short(t, setup{Profile: queue.Fast}, 4, claims[queue.Strict]); len(o.Findings) == 0 {
 		t.Error("nothing was found")
-	}
-}
-
-// TestJudgeKnowsWhatALossMayTake feeds the judge with made-up losses.
-func TestJudgeKnowsWhatALossMayTake(t *testing.T) {
-	cut := time.Now()
-	for name, c := range judgements(cut) {
-		l := newLedger()
-		for _, e := range c.jobs {
-			l.jobs[e.id] = &e
-		}
-		l.judge(c.records, cut, c.claim)
-		if len(l.findings) != c.findings {
-			t.Errorf("%s: %q", name, l.findings)
-		}
 	}
 }

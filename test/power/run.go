@@ -97,7 +97,8 @@ func (m *machine) lifeUntilCut(ctx context.Context, l *ledger, r *rand.Rand) (lo
 	working, rest := context.WithCancel(ctx)
 	defer rest()
 	var all sync.WaitGroup
-	all.Go(func() { c.work(working, l, r) })
+	theirs := rand.New(rand.NewPCG(r.Uint64(), 5)) // r goes on to be ours
+	all.Go(func() { c.work(working, l, theirs) })
 	err = sleep(ctx, time.Duration(1500+r.IntN(2500))*time.Millisecond)
 	var cut loss
 	if err == nil {
