@@ -357,7 +357,7 @@ func TestADeadItemIsRedrivenAsAJobOfItsOwn(t *testing.T) {
 	if b = w.finished(b.ID); b.States[job.Dead] != 12 {
 		t.Fatalf("the batch ended with %v", b.States)
 	}
-	list := w.dead(12, client.DeadOptions{DeadFilter: api.DeadFilter{Batch: b.ID}})
+	w.dead(12, client.DeadOptions{DeadFilter: api.DeadFilter{Batch: b.ID}})
 	m.healthy.Store(true)
 	out, err := w.client.RedriveDead(w.ctx, api.Redrive{DeadFilter: api.DeadFilter{Batch: b.ID}})
 	must(t, err)
@@ -370,7 +370,7 @@ func TestADeadItemIsRedrivenAsAJobOfItsOwn(t *testing.T) {
 			t.Fatalf("redriven as %+v", again)
 		}
 	}
-	if list = w.dead(12, client.DeadOptions{}); list[3].RedrivenState != job.Succeeded || list[3].Expired || list[3].Batch != b.ID {
+	if list := w.dead(12, client.DeadOptions{}); list[3].RedrivenState != job.Succeeded || list[3].Expired || list[3].Batch != b.ID {
 		t.Errorf("listed as %+v", list[3])
 	}
 	now, err := w.client.Batch(w.ctx, b.ID)

@@ -223,7 +223,7 @@ func (p *Plan) Last(after, until time.Time) time.Time {
 		return time.Time{}
 	}
 	if p.every > 0 {
-		return tick.Add(until.Sub(tick) / p.every * p.every)
+		return tick.Add(until.Sub(tick).Truncate(p.every))
 	}
 	// Look back twice as far each time, lest a year of minutes is counted.
 	for back := time.Minute; until.Add(-back).After(after); back *= 2 {

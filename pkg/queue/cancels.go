@@ -40,18 +40,18 @@ func (q *Queue) OrderCancel(ctx context.Context, o job.CancelOrder) (job.CancelO
 	}
 	o.CreatedAt = time.Now().UTC()
 	o.UpdatedAt = o.CreatedAt
-	_, err = q.putCancel(ctx, o, 0)
+	err = q.putCancel(ctx, o, 0)
 	if errors.Is(err, errMoved) { // our own write whose answer was lost: nobody else knows its id
 		err = nil
 	}
 	return o, err
 }
 
-func (q *Queue) putCancel(ctx context.Context, o job.CancelOrder, seq uint64) (uint64, error) {
+func (q *Queue) putCancel(ctx context.Context, o job.CancelOrder, seq uint64) error {
 	o.Schema = job.Schema
 	data, err := json.Marshal(o)
 	if err != nil {
-		return 0, fmt.Errorf("order to cancel: %w", err)
+		return fmt.Errorf("order to cancel: %w", err)
 	}
 	msg := q.message(cancelSubject(o.Tenant, o.ID))
 	msg.Data = data
@@ -59,11 +59,10 @@ func (q *Queue) putCancel(ctx context.Context, o job.CancelOrder, seq uint64) (u
 	if !o.FinishedAt.IsZero() {
 		msg.Header.Set(jetstream.MsgTTLHeader, cancelRetention.String())
 	}
-	seq, err = q.publish(ctx, msg)
-	if err != nil {
-		return 0, fmt.Errorf("order to cancel %s: %w", o.ID, err)
+	if _, err := q.publish(ctx, msg); err != nil {
+		return fmt.Errorf("order to cancel %s: %w", o.ID, err)
 	}
-	return seq, nil
+	return nil
 }
 
 // CancelOrderOf is an order as it stands, or job.ErrNotFound.
@@ -111,7 +110,7 @@ func (q *Queue) NoteCancel(ctx context.Context, o job.CancelOrder) error {
 			return nil
 		}
 		o.UpdatedAt = time.Now().UTC()
-		if _, err = q.putCancel(ctx, o, seq); !errors.Is(err, errMoved) {
+		if err = q.putCancel(ctx, o, seq); !errors.Is(err, errMoved) {
 			return err
 		}
 	}

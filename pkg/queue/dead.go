@@ -99,7 +99,7 @@ func (q *Queue) unlisted(ctx context.Context, dead []Summary) ([]Summary, error)
 			first = info.State.FirstTime
 		}
 		full := crowded || int64(info.State.Subjects[subject]) >= info.Config.MaxMsgsPerSubject
-		if time.Since(s.UpdatedAt) < info.Config.MaxAge && !(full && s.UpdatedAt.Before(first)) {
+		if time.Since(s.UpdatedAt) < info.Config.MaxAge && (!full || !s.UpdatedAt.Before(first)) {
 			left = append(left, s)
 		}
 	}

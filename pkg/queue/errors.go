@@ -19,7 +19,7 @@ var (
 
 	// ErrChanged says that a setting is no longer as it was read.
 	ErrChanged = errors.New("setting was changed meanwhile")
-	// ErrRemoved: the job of this tick was there, and has been removed.
+	// ErrRemoved says that the job of this tick was there, and has been removed.
 	ErrRemoved = errors.New("job of the tick has been removed")
 
 	// errMoved: the record is no longer the one that was read.

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -318,7 +317,10 @@ func (l *load) allUploads() []*upload {
 func (l *load) openBatches(ctx context.Context) (n int) {
 	for _, u := range l.allUploads() {
 		var o check.Object
-		if u.opened && (l.c.schedulers[0].get(ctx, u.Tenant, "/v1/batches/"+u.ID, &o) != nil || !strings.Contains("finished canceled", o.State)) {
+		if !u.opened {
+			continue
+		}
+		if err := l.c.schedulers[0].get(ctx, u.Tenant, "/v1/batches/"+u.ID, &o); err != nil || o.State != "finished" && o.State != "canceled" {
 			n++
 		}
 	}
