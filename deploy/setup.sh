@@ -20,6 +20,7 @@ command -v go >/dev/null 2>&1 ||
 need gcc gcc
 need mmdebstrap mmdebstrap
 need mkfs.erofs erofs-utils
+need busybox busybox # tests of the agent outside of a sandbox
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
 
 if [ ${#missing[@]} -gt 0 ]; then

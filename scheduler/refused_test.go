@@ -86,7 +86,7 @@ func TestWrongInputIsRefusedAndDisturbsNobody(t *testing.T) {
 		asking.Wait()
 	}
 	longest, n := ended()
-	if n < 10 || longest > 10*time.Second {
+	if n < 4 || longest > 10*time.Second { // four run at a time
 		t.Errorf("meanwhile %d jobs of another tenant succeeded, the slowest after %s", n, longest)
 	}
 	if queues, err := good.Queues(w.ctx); err != nil || len(queues) > 1 {

@@ -28,9 +28,12 @@ import (
 // handleUpload stores a batch: its items go to segments while they arrive, so
 // that only one segment is in memory, and one write of its key opens it. What
 // was stored of an upload that was cut off is there when it is sent again.
-func (s *Scheduler) handleUpload(w http.ResponseWriter, r *http.Request) error {
-	// Else what is wrong at the beginning would be told after the end.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+func (s *Scheduler) handleUpload(w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if err != nil { // told at once, instead of when the rest has come
+			w.Header().Set("Connection", "close")
+		}
+	}()
 	release, err := s.reserve(r.Context(), windowCost)
 	if err != nil {
 		return err
