@@ -92,14 +92,9 @@ func (s *Scheduler) handleCancelMany(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeCancel)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeCancel(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	tenant := tenantOf(r.Context())
 	if n := s.cancels.count(tenant); n >= mostCancels {

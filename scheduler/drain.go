@@ -13,14 +13,9 @@ import (
 
 // handleDrain has a worker finish what it runs, take nothing more, and leave.
 func (s *Scheduler) handleDrain(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeDrain)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeDrain(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	return s.order(w, r, func(o *queue.Order) {
 		o.Drain, o.Deadline = true, time.Time{}

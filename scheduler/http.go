@@ -326,6 +326,20 @@ func encode(v any) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
+// decoded is what a body says, by one of the decoders of package api.
+func decoded[T any](s *Scheduler, w http.ResponseWriter, r *http.Request, decode func([]byte) (T, *api.Problem)) (in T, err error) {
+	body, release, err := s.body(w, r)
+	if err != nil {
+		return in, err
+	}
+	defer release()
+	in, problem := decode(body)
+	if problem != nil {
+		return in, problem
+	}
+	return in, nil
+}
+
 // body reads a body of bounded size, in bounded time, within what all bodies
 // may take together.
 func (s *Scheduler) body(w http.ResponseWriter, r *http.Request) (data []byte, release func(), err error) {

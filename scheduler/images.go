@@ -128,14 +128,9 @@ func (s *Scheduler) putArchive(r *http.Request, archive image.Archive) error {
 // handlePatchImage sets which pool an image prefers.
 func (s *Scheduler) handlePatchImage(w http.ResponseWriter, r *http.Request) error {
 	ctx, name := r.Context(), r.PathValue("name")
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeImageSettings)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeImageSettings(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	if err := s.knownPools(ctx, in); err != nil {
 		return err

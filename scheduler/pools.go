@@ -93,14 +93,9 @@ func (s *Scheduler) handlePutPool(w http.ResponseWriter, r *http.Request) error 
 	if why := api.BadPool(name); why != "" {
 		return invalid("pool", clean(name), "%s", why)
 	}
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodePoolSettings)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodePoolSettings(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	set := job.NewPool(name)
 	if in.Classes != nil {

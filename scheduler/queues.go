@@ -42,14 +42,9 @@ func (s *Scheduler) handlePutQueue(w http.ResponseWriter, r *http.Request) error
 	if why := api.BadQueue(name); why != "" {
 		return invalid("queue", clean(name), "%s", why)
 	}
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeQueueSettings)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeQueueSettings(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	set, err := s.setQueue(r.Context(), job.Queue{Tenant: tenantOf(r.Context()), Name: name, Share: in.Share}, in.Revision)
 	if err != nil {

@@ -71,14 +71,9 @@ func (s *Scheduler) whyGone(r *http.Request) error {
 // handleRedriveMany redrives the dead jobs that a filter picks, the oldest
 // first, until the limit, the end, or what stops it.
 func (s *Scheduler) handleRedriveMany(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeRedrive)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeRedrive(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	after, err := placeIn(in.Cursor)
 	if err != nil {

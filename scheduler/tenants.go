@@ -60,14 +60,9 @@ func (s *Scheduler) handlePutTenant(w http.ResponseWriter, r *http.Request) erro
 	if why := api.BadTenant(id); why != "" {
 		return invalid("tenant", clean(id), "%s", why)
 	}
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeTenantSettings)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeTenantSettings(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	set, err := s.changeTenant(r.Context(), id, in.Revision, true, func(t *job.Tenant) error {
 		t.Share, t.Retention = in.Share, in.Retention
@@ -152,14 +147,9 @@ const tokenPrefix = "sandlot_"
 // handleNewToken makes a secret that speaks for a tenant. It is told once;
 // what is kept is its digest.
 func (s *Scheduler) handleNewToken(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := s.body(w, r)
+	in, err := decoded(s, w, r, api.DecodeNewToken)
 	if err != nil {
 		return err
-	}
-	in, problem := api.DecodeNewToken(body)
-	release()
-	if problem != nil {
-		return problem
 	}
 	secret, id := make([]byte, 24), make([]byte, 4)
 	_, _ = rand.Read(secret) // never fails
