@@ -1,12 +1,16 @@
 package scheduler_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +22,7 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/job"
+	"github.com/sandlot-dev/sandlot/pkg/queue"
 	"github.com/sandlot-dev/sandlot/scheduler"
 )
 
@@ -500,6 +505,74 @@ func TestNoFollowerMissesAResult(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestASchedulerThatLagsTellsWhatWasForgotten asks a scheduler for results that
+// has not seen the end of the first items, since they were stored and forgotten
+// before it looked, nor that they were stored.
+func TestASchedulerThatLagsTellsWhatWasForgotten(t *testing.T) {
+	w := newWorld(t, small(7))
+	var mu sync.Mutex
+	var opened []queue.BatchChange
+	ends := map[string]queue.Change{}
+	go func() {
+		_ = w.queue.FollowBatches(w.ctx, func(c queue.BatchChange) {
+			mu.Lock()
+			defer mu.Unlock()
+			if c.Batch.State == job.BatchRunning && slices.Equal(c.Batch.Folded, c.Batch.Since) {
+				opened = []queue.BatchChange{c}
+			}
+		}, func() {})
+	}()
+	const n, first, all = 40, 7, 10
+	go func() {
+		_ = w.queue.Follow(w.ctx, func(c queue.Change) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case c.Removed:
+				delete(ends, c.ID)
+			case c.State.Final():
+				ends[c.ID] = c
+			}
+		}, func() {})
+	}()
+	var begun atomic.Int32
+	rest := make(chan struct{})
+	defer close(rest)
+	w.work(1, func(job.Record) (job.State, *job.Result) {
+		if begun.Add(1) > all {
+			<-rest
+		}
+		return job.Succeeded, nil
+	})
+	b := w.uploaded(lines(n))
+	w.eventually("the first items are forgotten", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return begun.Load() > all && len(ends) == all-first
+	})
+
+	late, err := scheduler.New(scheduler.Config{Queue: w.queue, Telemetry: w.tel, Logger: w.log, Listen: "127.0.0.1:0", Token: token, Version: "test", TempDir: t.TempDir()})
+	must(t, err)
+	mu.Lock()
+	late.Hear(opened, slices.SortedFunc(maps.Values(ends), func(a, b queue.Change) int { return cmp.Compare(a.Seq, b.Seq) }))
+	mu.Unlock()
+	served := httptest.NewServer(late.Handler())
+	defer served.Close()
+	told := map[string]int{}
+	must(t, client.New(client.Config{Server: served.URL, Token: token}).BatchResults(w.ctx, b.ID, client.ResultOptions{}, func(r api.BatchResult) error {
+		told[r.Key]++
+		return nil
+	}))
+	for key, times := range told {
+		if times != 1 {
+			t.Errorf("%s was told %d times", key, times)
+		}
+	}
+	if len(told) != all {
+		t.Errorf("%d results were told, %d items have ended", len(told), all)
+	}
 }
 
 // eventually asks until ok says yes.

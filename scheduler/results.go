@@ -149,49 +149,64 @@ func (s *Scheduler) streamResults(w http.ResponseWriter, r *http.Request, b job.
 
 // some tells some of what is new; false if nothing is.
 func (t *resultStream) some(v foldView) (bool, error) {
-	if !t.at.past(v.Folded) {
-		b, err := t.s.Queue.Batch(t.r.Context(), v.Tenant, v.ID)
-		if errors.Is(err, job.ErrNotFound) {
-			return false, nil
+	var items []endedItem
+	if t.at.past(v.Folded) {
+		var behind bool
+		if items, behind = t.s.folds.ended(v.Tenant, v.ID, t.at, bodiesAtOnce); len(items) == 0 {
+			return behind, nil
 		}
-		if err != nil {
-			return false, err
-		}
-		for _, part := range b.Results {
-			if !t.at.past(part.Folded) {
-				if err := t.segment(b, part); err != nil {
-					return false, err
-				}
-			}
-		}
-		for shard, seq := range b.Folded {
-			t.at.tell(shard, seq)
-		}
-		return true, nil
 	}
-	items, behind := t.s.folds.ended(v.Tenant, v.ID, t.at, bodiesAtOnce)
-	if len(items) == 0 {
-		return behind, nil
+	// A scheduler that lags does not see the end of an item that was stored and
+	// forgotten meanwhile, only that of later ones: those wait until all that
+	// was stored before they were seen has been told.
+	b, err := t.s.Queue.Batch(t.r.Context(), v.Tenant, v.ID)
+	if errors.Is(err, job.ErrNotFound) {
+		return false, nil
 	}
-	bodies, err := t.s.bodies(t.r.Context(), v.Batch, items)
 	if err != nil {
 		return false, err
+	}
+	if !t.at.past(b.Folded) {
+		return true, t.stored(b)
+	}
+	return true, t.unstored(b, items)
+}
+
+// stored tells what is in segments.
+func (t *resultStream) stored(b job.Batch) error {
+	for _, part := range b.Results {
+		if !t.at.past(part.Folded) {
+			if err := t.segment(b, part); err != nil {
+				return err
+			}
+		}
+	}
+	for shard, seq := range b.Folded {
+		t.at.tell(shard, seq)
+	}
+	return nil
+}
+
+// unstored tells items that have ended and are in no segment.
+func (t *resultStream) unstored(b job.Batch, items []endedItem) error {
+	bodies, err := t.s.bodies(t.r.Context(), b, items)
+	if err != nil {
+		return err
 	}
 	for _, e := range items {
 		body := bodies[e.index]
 		if body == nil {
-			// It is in a segment by now, which is seen in a moment.
-			return true, t.s.nap(t.r.Context())
+			return t.s.nap(t.r.Context()) // it is in a segment by now
 		}
 		rec, err := queue.DecodeRecord(body)
 		if err != nil {
-			return false, err
+			return err
 		}
-		if err := t.result(v.Batch, rec, e.shard, e.seq); err != nil {
-			return false, err
+		if err := t.result(b, rec, e.shard, e.seq); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // nap lets what is under way arrive.
