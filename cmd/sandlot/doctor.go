@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) doctorCmd() *cobra.Command {
-	config := gvisor.CheckConfig{Runtime: gvisor.Stock}
+	config := gvisor.CheckConfig{Runtime: gvisor.Resident}
 	var containerd string
 	cmd := &cobra.Command{
 		Use:   "doctor",

@@ -14,19 +14,23 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/api"
 	"github.com/sandlot-dev/sandlot/pkg/client"
 	"github.com/sandlot-dev/sandlot/pkg/image"
+	"github.com/sandlot-dev/sandlot/worker/gvisor"
 )
 
 // localConfig asks for a stack that lives as long as one command.
 type localConfig struct {
-	Local bool
-	Slots int
-	build builderConfig
+	Local   bool
+	Slots   int
+	Runtime string
+	build   builderConfig
 }
 
 func (c *localConfig) flags(f *pflag.FlagSet) {
 	c.build = defaultBuilder()
 	f.BoolVar(&c.Local, "local", false, "use no server: start everything for this command, and remove it afterwards")
 	f.IntVar(&c.Slots, "slots", 0, "with --local: how many jobs to run at once (default: one per processor)")
+	f.StringVar(&c.Runtime, "runtime", string(gvisor.Resident), "with --local: "+runtimeUsage)
+	withEnv(f, "runtime")
 	c.build.flags(f)
 }
 
@@ -91,9 +95,12 @@ func (a *app) connect(ctx context.Context, local localConfig, needs []wanted, pa
 }
 
 func (a *app) startLocal(ctx context.Context, s *server, local localConfig, images []string, patience time.Duration) (context.Context, error) {
+	if err := gvisor.Choice(local.Runtime).Valid(); err != nil {
+		return nil, fmt.Errorf("--%w", err)
+	}
 	config := defaultUp()
 	config.DataDir, config.build, config.Log.Level = a.dataDir, local.build, "error"
-	config.Scheduler.Listen = "127.0.0.1:0"
+	config.Scheduler.Listen, config.Worker.Runtime = "127.0.0.1:0", local.Runtime
 	if local.Slots > 0 {
 		config.Worker.Slots = local.Slots
 	}

@@ -30,7 +30,7 @@ func defaultScheduler() schedulerConfig {
 func defaultWorker(drain time.Duration) workerConfig {
 	return workerConfig{
 		Pool: job.DefaultPool, Classes: []string{job.DefaultClass}, Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
-		Runtime: string(gvisor.Stock),
+		Runtime: string(gvisor.Resident),
 	}
 }
 
@@ -148,7 +148,7 @@ func (c *workerConfig) flags(f *pflag.FlagSet) {
 	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "runtime", "drain")
 }
 
-const runtimeUsage = "what makes the sandboxes: stock, gVisor's shim, a process for each; or resident, one process for all, which costs less"
+const runtimeUsage = "what makes the sandboxes: resident, one process for all; or stock, gVisor's shim, a process for each, which costs more"
 
 // plainName is what ids and pools may look like: they become parts of NATS
 // subjects.

@@ -351,7 +351,7 @@ func (s *stack) startRuntime(ctx context.Context) error {
 	address := strings.TrimPrefix(s.worker.Containerd, "unix://")
 	chosen, why := gvisor.Choice(s.worker.Runtime).On(programs, address)
 	if why != nil {
-		s.log.Warn("sandboxes are made by the stock runtime", "reason", why)
+		s.log.Info("sandboxes are made by the stock runtime", "reason", why)
 	}
 	containerd, err := gvisor.StartContainerd(ctx, gvisor.ContainerdConfig{
 		Dir: s.dir, Address: address, Binaries: programs,

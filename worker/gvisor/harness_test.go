@@ -49,10 +49,10 @@ func openWith(t testing.TB, h *host) *host {
 
 // choice is the runtime of all tests that do not choose one themselves.
 func choice() gvisor.Choice {
-	if c := gvisor.Choice(os.Getenv("SANDLOT_TEST_RUNTIME")); c != "" {
+	if c := gvisor.Choice(os.Getenv("SANDLOT_RUNTIME")); c != "" {
 		return c
 	}
-	return gvisor.Stock
+	return gvisor.Resident
 }
 
 // onBoth runs a test with either runtime.

@@ -48,7 +48,7 @@ func (c Choice) fact(b Binaries, foreign bool) Fact {
 	case c == Resident:
 		return Fact{"runtime", fmt.Sprintf("stock, the resident one cannot be used: %v", why)}
 	case why == nil:
-		return Fact{"runtime", "stock, a process for each sandbox; --runtime resident would cost less"}
+		return Fact{"runtime", "stock, a process for each sandbox; resident would cost less"}
 	}
 	return Fact{"runtime", fmt.Sprintf("stock, a process for each sandbox; the resident one could not be used: %v", why)}
 }
@@ -63,6 +63,9 @@ func residentFor(b Binaries, foreign bool) error {
 	}
 	if err := hasPrewarmer(b.Runsc); err != nil {
 		return fmt.Errorf("it needs the prewarmer: %w", err)
+	}
+	if groups, err := openCgroups("", true); err == nil && groups.Unified() {
+		return errors.New("it has not been shown to work with cgroups of version 2 yet")
 	}
 	return nil
 }
