@@ -71,12 +71,18 @@ var (
 	descReleased = prometheus.NewDesc(telemetry.MetricReleased, "Hints released by this scheduler.", []string{"tenant"}, nil)
 	descDemand   = prometheus.NewDesc(telemetry.MetricDemand, "Jobs that ask for a slot of the class: those that wait for their turn, are released, or run.", []string{"pool", "class"}, nil)
 	descDead     = prometheus.NewDesc(telemetry.MetricDead, "Entries of the index of dead jobs.", []string{"pool", "tenant"}, nil)
-	descBusy     = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
+	descSpares   = []*prometheus.Desc{
+		prometheus.NewDesc(telemetry.MetricSparesReady, "Sandboxes of a worker that were booted ahead and wait for a job.", []string{"pool", "worker"}, nil),
+		prometheus.NewDesc(telemetry.MetricSpareHits, "Jobs of a worker that found a sandbox ready, since it started.", []string{"pool", "worker"}, nil),
+		prometheus.NewDesc(telemetry.MetricSpareMisses, "Jobs of a worker that had to boot a sandbox, since it started.", []string{"pool", "worker"}, nil),
+		prometheus.NewDesc(telemetry.MetricSparesDropped, "Sandboxes of a worker that were booted ahead in vain, since it started.", []string{"pool", "worker"}, nil),
+	}
+	descBusy = prometheus.NewDesc(telemetry.MetricBusy, "Slots of a worker that hold a job.", []string{"pool", "worker"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (v view) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy, descReleased, descDemand, descDead} {
+	for _, d := range append([]*prometheus.Desc{descFinal, descBacklog, descRecords, descWorkers, descSlots, descBusy, descReleased, descDemand, descDead}, descSpares...) {
 		out <- d
 	}
 	for _, d := range descLead {
@@ -121,6 +127,11 @@ func (v view) Collect(out chan<- prometheus.Metric) {
 		kinds[[2]string{one.Pool, one.State}]++
 		out <- prometheus.MustNewConstMetric(descSlots, prometheus.GaugeValue, float64(one.Slots), one.Pool, one.ID)
 		out <- prometheus.MustNewConstMetric(descBusy, prometheus.GaugeValue, float64(one.Busy), one.Pool, one.ID)
+		if s := one.Spares; s != nil {
+			for i, n := range []int64{int64(s.Ready), s.Hits, s.Misses, s.Dropped} {
+				out <- prometheus.MustNewConstMetric(descSpares[i], prometheus.GaugeValue, float64(n), one.Pool, one.ID)
+			}
+		}
 	}
 	for k, n := range kinds {
 		out <- prometheus.MustNewConstMetric(descWorkers, prometheus.GaugeValue, float64(n), k[0], k[1])

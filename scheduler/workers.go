@@ -168,7 +168,7 @@ func viewWorker(w queue.Worker) api.Worker {
 		Largest: api.Size{CPU: w.CPU, Memory: job.Bytes(w.Memory)}, Images: w.Images, Labels: w.Labels,
 		Runtime:   job.Runtime{Runsc: w.Versions["runsc"], Containerd: w.Versions["containerd"], Sandlot: w.Versions["sandlot"]},
 		StartedAt: w.Started, SeenAt: w.SeenAt, Why: w.Why, Quarantined: w.Quarantined,
-		Memory: job.Bytes(w.Room), MemoryTaken: job.Bytes(w.Taken()),
+		Memory: job.Bytes(w.Room), MemoryTaken: job.Bytes(w.Taken()), Spares: w.Spares,
 	}
 	for _, h := range w.Held {
 		v.Jobs = append(v.Jobs, h.Job)

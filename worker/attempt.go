@@ -67,22 +67,21 @@ func sandboxID(id string, attempt int) string {
 // prefix begins the names of all objects of the attempt.
 func (a *attempt) prefix() string { return fmt.Sprintf("%s/%d", a.record.ID, a.record.Attempt) }
 
-// work runs the attempt. ctx ends when it has to stop, and its cause says why;
+// work runs the attempt and returns its sandbox, which is to be removed: nil if
+// there was none. ctx ends when it has to stop, and its cause says why;
 // reporting lasts longer.
-func (a *attempt) work(ctx, reporting context.Context) {
+func (a *attempt) work(ctx, reporting context.Context) Sandbox {
 	a.log.InfoContext(ctx, "attempt begins", "image", a.record.Image.Name)
 	defer a.output.close()
 
 	box, err := a.prepare(ctx)
 	if err != nil {
 		a.report(reporting, err, unprepared(ctx, err))
-		return
+		return nil
 	}
-	// The job has its answer before its sandbox is cleared away; nothing of it
-	// runs any more by then.
-	defer a.remove(reporting, box)
 	seen, err := a.run(ctx, reporting, box)
 	a.report(reporting, err, seen)
+	return box
 }
 
 // prepare makes the sandbox.

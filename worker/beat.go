@@ -11,6 +11,9 @@ import (
 	"github.com/sandlot-dev/sandlot/pkg/queue"
 )
 
+// sparesEvery is how often it is told what became of sandboxes booted ahead.
+const sparesEvery = 5 * time.Second
+
 // errLost is the cause for which an attempt is stopped when somebody else may
 // hold its job: the attempt ends in silence.
 var errLost = fmt.Errorf("worker lost its place: %w", job.ErrLostClaim)
@@ -79,6 +82,35 @@ func (w *Worker) register(ctx context.Context) (*queue.Registration, error) {
 		if sleep(ctx, pause) != nil {
 			return nil, fmt.Errorf("register worker %s: %w", w.ID, err)
 		}
+	}
+}
+
+// sparing is a Runtime that boots sandboxes ahead.
+type sparing interface{ Spares() job.Spares }
+
+// tellSpares has others see how many sandboxes wait for jobs.
+func (w *Worker) tellSpares(ctx context.Context, place *queue.Registration) {
+	runtime, ok := w.Runtime.(sparing)
+	if !ok {
+		return
+	}
+	tick := time.NewTicker(sparesEvery)
+	defer tick.Stop()
+	var told job.Spares
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := runtime.Spares()
+		same := told
+		same.Oldest = now.Oldest
+		if now == same {
+			continue
+		}
+		told = now
+		place.Update(func(me *queue.Worker) { me.Spares = &now })
 	}
 }
 

@@ -56,7 +56,8 @@ func (w *Worker) one(until *slotContexts, place *queue.Registration, delivery qu
 		_ = sleep(until.taking, skipPause)
 		return
 	}
-	defer w.memory.Release(need)
+	free := func() { w.memory.Release(need) }
+	defer func() { free() }()
 
 	_, span = telemetry.Start(ctx, telemetry.Claim)
 	claim, err := w.Queue.Claim(ctx, place, delivery)
@@ -79,7 +80,23 @@ func (w *Worker) one(until *slotContexts, place *queue.Registration, delivery qu
 	}
 	w.held.add(a, stop)
 	defer w.held.remove(a)
-	a.work(stoppable, ctx)
+	// The job has its answer before its sandbox is cleared away, and nothing of
+	// it runs any more by then; its memory is free after that.
+	if box := a.work(stoppable, ctx); box != nil {
+		w.clear(func() { a.remove(ctx, box) }, free)
+		free = func() {}
+	}
+}
+
+// clear clears a sandbox away while its slot goes on. No more than one per slot
+// are under way at a time.
+func (w *Worker) clear(remove, free func()) {
+	w.clearing <- struct{}{}
+	w.cleared.Go(func() {
+		remove()
+		free()
+		<-w.clearing
+	})
 }
 
 // errNoRoom: the job does not fit beside those that run.

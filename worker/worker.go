@@ -63,12 +63,15 @@ type Config struct {
 // Worker takes jobs and runs them.
 type Worker struct {
 	Config
-	log     *slog.Logger
-	memory  *semaphore.Weighted
-	held    held
-	health  *health
-	images  *warm
-	started time.Time
+	log    *slog.Logger
+	memory *semaphore.Weighted
+	held   held
+	health *health
+	images *warm
+	// clearing has a token for every sandbox that is being removed.
+	clearing chan struct{}
+	cleared  sync.WaitGroup
+	started  time.Time
 }
 
 const (
@@ -110,7 +113,8 @@ func New(c Config) (*Worker, error) {
 	}
 	return &Worker{
 		Config: c, log: c.Logger.With("worker", c.ID),
-		memory: semaphore.NewWeighted(int64(c.Memory)), health: newHealth(), images: &warm{digests: slices.Clone(c.Images)}, started: time.Now().UTC(),
+		memory: semaphore.NewWeighted(int64(c.Memory)), health: newHealth(), images: &warm{digests: slices.Clone(c.Images)},
+		clearing: make(chan struct{}, c.Slots), started: time.Now().UTC(),
 	}, nil
 }
 
@@ -183,6 +187,7 @@ func (w *Worker) serve(ctx context.Context, place *queue.Registration) (left boo
 	listener.Go(func() {
 		w.obey(listening, place, gate, order, func() { endTaking(ErrLeft) })
 	})
+	listener.Go(func() { w.tellSpares(listening, place) })
 	if len(w.Unfit) == 0 {
 		for range w.Slots {
 			slots.Go(func() { w.slot(&slotContexts{taking, running, reporting}, gate, place) })
@@ -196,6 +201,7 @@ func (w *Worker) serve(ctx context.Context, place *queue.Registration) (left boo
 		defer time.AfterFunc(w.Drain+reportTime, endReports).Stop()
 	}
 	slots.Wait()
+	w.cleared.Wait()
 	endListening()
 	listener.Wait()
 	return errors.Is(context.Cause(taking), ErrLeft)

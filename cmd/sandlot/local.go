@@ -22,7 +22,9 @@ type localConfig struct {
 	Local   bool
 	Slots   int
 	Runtime string
-	build   builderConfig
+	// once: for one job, after which there is nothing to boot ahead for.
+	once  bool
+	build builderConfig
 }
 
 func (c *localConfig) flags(f *pflag.FlagSet) {
@@ -103,6 +105,9 @@ func (a *app) startLocal(ctx context.Context, s *server, local localConfig, imag
 	config.Scheduler.Listen, config.Worker.Runtime = "127.0.0.1:0", local.Runtime
 	if local.Slots > 0 {
 		config.Worker.Slots = local.Slots
+	}
+	if local.once {
+		config.Worker.Spares = 0
 	}
 	if !a.dataDirGiven {
 		dir, err := localDir()

@@ -30,7 +30,7 @@ func defaultScheduler() schedulerConfig {
 func defaultWorker(drain time.Duration) workerConfig {
 	return workerConfig{
 		Pool: job.DefaultPool, Classes: []string{job.DefaultClass}, Slots: runtime.NumCPU(), Drain: drain, RuntimeDir: runtimeDir(),
-		Runtime: string(gvisor.Resident),
+		Runtime: string(gvisor.Resident), Spares: 2 * runtime.NumCPU(),
 	}
 }
 
@@ -131,6 +131,8 @@ type workerConfig struct {
 	RuntimeDir string
 	// Runtime is what makes the sandboxes; see gvisor.Choice.
 	Runtime string
+	// Spares is how many sandboxes are booted ahead of their jobs at most.
+	Spares int
 	// Drain is how long running jobs may go on after the worker is told to stop.
 	Drain time.Duration
 }
@@ -144,8 +146,9 @@ func (c *workerConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Containerd, "containerd", c.Containerd, "socket of the host's containerd (default: start one of our own)")
 	f.StringVar(&c.RuntimeDir, "runtime-dir", c.RuntimeDir, "where to find runsc, containerd and the shim (default: beside sandlot)")
 	f.StringVar(&c.Runtime, "runtime", c.Runtime, runtimeUsage)
+	f.IntVar(&c.Spares, "spares", c.Spares, "how many sandboxes to boot ahead at most, for jobs like those before; 0: none")
 	f.DurationVar(&c.Drain, "drain", c.Drain, "how long running jobs may go on after a signal to stop")
-	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "runtime", "drain")
+	withEnv(f, "id", "pool", "class", "worker-label", "slots", "containerd", "runtime-dir", "runtime", "spares", "drain")
 }
 
 const runtimeUsage = "what makes the sandboxes: resident, one process for all; or stock, gVisor's shim, a process for each, which costs more"
@@ -167,6 +170,7 @@ func (c *workerConfig) wrong() problems {
 	if err := gvisor.Choice(c.Runtime).Valid(); err != nil {
 		p.addf("--%v", err)
 	}
+	p.check(c.Spares >= 0 && c.Spares <= 1024, "--spares %d: write a number from 0 to 1024", c.Spares)
 	p.check(c.Drain >= 0, "--drain %s: write a duration of 0 or more", c.Drain)
 	if c.Containerd != "" {
 		_, err := os.Stat(strings.TrimPrefix(c.Containerd, "unix://"))

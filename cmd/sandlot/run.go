@@ -16,7 +16,7 @@ import (
 
 func (a *app) runCmd() *cobra.Command {
 	var flags jobFlags
-	var local localConfig
+	local := localConfig{once: true}
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "run IMAGE -- COMMAND… | run --language LANGUAGE FILE",

@@ -364,7 +364,7 @@ func (s *stack) startRuntime(ctx context.Context) error {
 	}
 	s.run(ctx, "containerd", containerd.Run)
 	made, err := gvisor.New(ctx, gvisor.Config{
-		Containerd: containerd, Binaries: programs, FetchArchive: s.fetchArchive, Logger: s.log,
+		Containerd: containerd, Binaries: programs, FetchArchive: s.fetchArchive, Logger: s.log, Spares: s.worker.Spares,
 	})
 	if err != nil {
 		return err
@@ -373,6 +373,7 @@ func (s *stack) startRuntime(ctx context.Context) error {
 		return err
 	}
 	s.runtime = made
+	s.run(ctx, "sandboxes", made.Run)
 	return nil
 }
 

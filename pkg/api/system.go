@@ -26,6 +26,9 @@ type Worker struct {
 	// of it.
 	Memory      job.Bytes `json:"memory,omitempty"`
 	MemoryTaken job.Bytes `json:"memory_taken,omitempty"`
+	// Spares are its sandboxes that were booted ahead of their jobs, where it
+	// keeps any; some seconds old.
+	Spares *job.Spares `json:"spares,omitempty"`
 	// Largest is the largest job it can take.
 	Largest Size     `json:"largest"`
 	Jobs    []string `json:"jobs,omitempty"`

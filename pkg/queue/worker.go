@@ -3,6 +3,8 @@ package queue
 import (
 	"slices"
 	"time"
+
+	"github.com/sandlot-dev/sandlot/pkg/job"
 )
 
 // Worker is what a worker says of itself in its WORKERS key. The key expires
@@ -38,6 +40,8 @@ type Worker struct {
 	// Allowance of it.
 	Room      int64 `json:"room,omitempty"`
 	Allowance int64 `json:"allowance,omitempty"`
+	// Spares are its sandboxes that wait for jobs, where it keeps any.
+	Spares *job.Spares `json:"spares,omitempty"`
 	// Held are the jobs that it has claimed; set by the Registration.
 	Held []Held `json:"held,omitempty"`
 	// SeenAt is when it last said so; set by the reader.

@@ -69,6 +69,10 @@ const (
 	MetricRecords        = "sandlot_records"                  // records stored
 	MetricWorkers        = "sandlot_workers"                  // by pool
 	MetricSlots          = "sandlot_worker_slots"             // by pool, worker
+	MetricSparesReady    = "sandlot_worker_spares_ready"      // by pool, worker
+	MetricSpareHits      = "sandlot_worker_spares_hits"       // by pool, worker
+	MetricSpareMisses    = "sandlot_worker_spares_misses"     // by pool, worker
+	MetricSparesDropped  = "sandlot_worker_spares_dropped"    // by pool, worker
 	MetricBusy           = "sandlot_worker_slots_busy"        // by pool, worker
 	MetricStageSeconds   = "sandlot_stage_seconds"            // by step word
 	MetricReconcileFinds = "sandlot_reconcile_finds_total"    // hints given back

@@ -17,10 +17,16 @@ func TestExercise(t *testing.T) {
 		"stock, root is a directory":      {choice: gvisor.Stock, plain: true},
 		"resident, root is an EROFS file": {choice: gvisor.Resident},
 		"resident, root is a directory":   {choice: gvisor.Resident, plain: true},
+		"stock, booted ahead":             {choice: gvisor.Stock, spares: 3},
+		"resident, booted ahead":          {choice: gvisor.Resident, spares: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := openWith(t, how)
 			sandboxtest.Exercise(t, func(*testing.T) worker.Runtime { return h.runtime }, h.image(t, "busybox"))
+			if c := h.runtime.Spares(); h.spares > 0 && c.Hits == 0 {
+				t.Errorf("no sandbox was ready ahead of its job: %+v", c)
+			}
+			h.stopSpares()
 			h.mustBeClean(t)
 		})
 	}

@@ -1,6 +1,7 @@
 // Package gvisor runs jobs in gVisor sandboxes through containerd.
 //
 //	Prepare: image ─▶ read-only view ─▶ container, task ─▶ agent says hello ─▶ files
+//	         (all but the files ahead of time, where a spare is ready)
 //	Run:     step after step through the agent; the watch looks at cgroup and clock
 //	Close:   kill ─▶ delete task, container, cgroups, pipes
 //
@@ -31,7 +32,8 @@ import (
 	"github.com/sandlot-dev/sandlot/worker"
 )
 
-// Config says what a Runtime works with. All fields but the last are required.
+// Config says what a Runtime works with. All fields but the last two are
+// required.
 type Config struct {
 	Containerd   *Containerd
 	Binaries     Binaries
@@ -40,6 +42,9 @@ type Config struct {
 	// Directories has the roots of sandboxes be directories although this
 	// host could have EROFS files.
 	Directories bool
+	// Spares is how many sandboxes are kept ready at most; none by default.
+	// They are booted by Run.
+	Spares int
 }
 
 // Runtime makes sandboxes. It is safe for concurrent use.
@@ -48,6 +53,7 @@ type Runtime struct {
 	inside   inside
 	images   *imageStore
 	versions job.Runtime
+	spares   *spares
 
 	mu   sync.Mutex
 	live map[string]bool // ids of sandboxes that are not closed
@@ -77,7 +83,7 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 	if _, err := warm(ctx, append(inside.places(), config.Binaries.Runsc)); err != nil {
 		return nil, fmt.Errorf("read runtime programs: %w", err)
 	}
-	return &Runtime{
+	r := &Runtime{
 		config: config,
 		inside: inside,
 		images: &imageStore{
@@ -90,8 +96,23 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 		},
 		live:     map[string]bool{},
 		versions: job.Runtime{Runsc: runsc, Containerd: served.Version},
-	}, nil
+	}
+	r.spares = newSpares(config.Spares, config.Logger, r.bootSpare)
+	return r, nil
 }
+
+// Run keeps sandboxes ready for jobs of shapes that were asked for lately,
+// until ctx ends; then it removes those that are left.
+func (r *Runtime) Run(ctx context.Context) error {
+	if r.config.Spares > 0 {
+		r.spares.run(ctx)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Spares says how many sandboxes were ready when a job came.
+func (r *Runtime) Spares() job.Spares { return r.spares.look() }
 
 // Versions names the programs that run the jobs.
 func (r *Runtime) Versions() job.Runtime { return r.versions }
@@ -101,7 +122,7 @@ const bootPatience = time.Minute
 
 var errSlowBoot = errors.New("sandbox does not boot in time")
 
-// Prepare boots a sandbox for the task; see worker.Runtime.
+// Prepare makes a sandbox ready for the task; see worker.Runtime.
 func (r *Runtime) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -109,33 +130,75 @@ func (r *Runtime) Prepare(ctx context.Context, task worker.Task) (worker.Sandbox
 	if !validID(task.ID) {
 		return nil, fmt.Errorf("prepare sandbox: %q is no id", task.ID)
 	}
-	if err := r.config.Containerd.Ready(ctx); err != nil {
-		return nil, fmt.Errorf("prepare sandbox: %w", err)
-	}
-	placing, stage := telemetry.Start(ctx, telemetry.StageImage, attribute.String(telemetry.KeyDigest, task.Spec.Image.Digest))
-	root, err := r.images.get(placing, task.Spec.Image)
-	stage.End(err)
-	if err != nil {
-		return nil, err
-	}
-	s := r.sandbox(task, root)
-	if err := r.claim(s); err != nil {
-		return nil, fmt.Errorf("prepare sandbox: %w", err)
-	}
-	booting, cancel := context.WithTimeoutCause(ctx, bootPatience, errSlowBoot)
-	defer cancel()
-	if err := s.prepare(booting, root); err != nil {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
-		defer cancel()
-		if failed := s.Close(closing); failed != nil {
-			r.config.Logger.WarnContext(ctx, "sandbox leaves something behind", "sandbox", task.ID, "error", failed)
+	if s := r.spares.take(shapeOf(task.Spec)); s != nil {
+		if r.adopt(ctx, s, task) == nil {
+			return s, nil
 		}
+		// It may have died where nobody saw it: a fresh one decides.
+	}
+	s, err := r.boot(ctx, task.ID, task.Spec.Image, task.Spec.Limits)
+	if err == nil {
+		err = r.adopt(ctx, s, task)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, fmt.Errorf("prepare sandbox %s: %w", task.ID, err)
 	}
 	return s, nil
+}
+
+// adopt gives a sandbox its task, or removes it.
+func (r *Runtime) adopt(ctx context.Context, s *sandbox, task worker.Task) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootPatience, errSlowBoot)
+	defer cancel()
+	err := s.adopt(ctx, task)
+	if err != nil {
+		r.discard(ctx, s)
+	}
+	return err
+}
+
+// boot makes a sandbox that waits for its task.
+func (r *Runtime) boot(ctx context.Context, id string, image job.Image, limits job.Limits) (*sandbox, error) {
+	if err := r.config.Containerd.Ready(ctx); err != nil {
+		return nil, err
+	}
+	placing, stage := telemetry.Start(ctx, telemetry.StageImage, attribute.String(telemetry.KeyDigest, image.Digest))
+	root, err := r.images.get(placing, image)
+	stage.End(err)
+	if err != nil {
+		return nil, err
+	}
+	s := r.sandbox(id, root, limits)
+	if err := r.claim(s); err != nil {
+		return nil, err
+	}
+	booting, cancel := context.WithTimeoutCause(ctx, bootPatience, errSlowBoot)
+	defer cancel()
+	booting, stage = telemetry.Start(booting, telemetry.StageBoot)
+	err = s.boot(booting, root)
+	stage.End(err)
+	if err != nil {
+		r.discard(ctx, s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// bootSpare boots a sandbox ahead of its job.
+func (r *Runtime) bootSpare(ctx context.Context, id string, of shape) (*sandbox, error) {
+	return r.boot(ctx, id, of.image, of.limits())
+}
+
+// discard removes a sandbox that did not come up.
+func (r *Runtime) discard(ctx context.Context, s *sandbox) {
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
+	defer cancel()
+	if err := s.Close(closing); err != nil {
+		r.config.Logger.WarnContext(ctx, "sandbox leaves something behind", "sandbox", s.id, "error", err)
+	}
 }
 
 // Place has an image ready, imported and unpacked, so that its first job need
@@ -154,17 +217,17 @@ func (r *Runtime) Place(ctx context.Context, image job.Image) error {
 func (r *Runtime) claim(s *sandbox) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.live[s.task.ID] {
-		return fmt.Errorf("id %s is in use", s.task.ID)
+	if r.live[s.id] {
+		return fmt.Errorf("id %s is in use", s.id)
 	}
 	if dir, there := s.group.exists(); there {
 		return fmt.Errorf("cgroup %s is there already", dir)
 	}
-	r.live[s.task.ID] = true
+	r.live[s.id] = true
 	s.release = func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.live, s.task.ID)
+		delete(r.live, s.id)
 	}
 	return nil
 }
@@ -183,17 +246,18 @@ func validID(id string) bool {
 }
 
 // sandbox is one that has nothing on the host yet.
-func (r *Runtime) sandbox(task worker.Task, root rootfs) *sandbox {
+func (r *Runtime) sandbox(id string, root rootfs, limits job.Limits) *sandbox {
 	c := r.config.Containerd
 	return &sandbox{
-		task:    task,
+		id:      id,
+		limits:  limits,
 		config:  r.config,
 		inside:  r.inside,
 		env:     root.env,
 		gone:    c.Gone(),
-		group:   c.Cgroups().group(task.ID),
-		machine: &machine{id: task.ID, client: c.Client(), runtime: c.RuntimeName(), instance: c.Cgroups().name},
-		fifos:   filepath.Join(c.FIFODir(), task.ID),
+		group:   c.Cgroups().group(id),
+		machine: &machine{id: id, client: c.Client(), runtime: c.RuntimeName(), instance: c.Cgroups().name},
+		fifos:   filepath.Join(c.FIFODir(), id),
 	}
 }
 

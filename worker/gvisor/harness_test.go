@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -29,6 +30,8 @@ type host struct {
 	flags      map[string]string // of runsc, beside the usual ones
 	plain      bool              // roots are directories
 	choice     gvisor.Choice
+	spares     int
+	stopSpares func() // and wait until they are gone
 }
 
 func open(t testing.TB) *host {
@@ -85,11 +88,16 @@ func (h *host) start(t testing.TB) {
 	})
 	h.containerd = started
 	h.runtime, err = gvisor.New(t.Context(), gvisor.Config{
-		Containerd: started, Binaries: binaries, FetchArchive: h.fetch, Logger: logger, Directories: h.plain,
+		Containerd: started, Binaries: binaries, FetchArchive: h.fetch, Logger: logger, Directories: h.plain, Spares: h.spares,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = h.runtime.Run(ctx) })
+	h.stopSpares = func() { cancel(); running.Wait() }
+	t.Cleanup(h.stopSpares)
 }
 
 func (h *host) fetch(_ context.Context, digest string) (io.ReadCloser, error) {

@@ -18,8 +18,11 @@ import (
 	"github.com/sandlot-dev/sandlot/worker/guest"
 )
 
-// sandbox is one machine for one task, from boot to Close.
+// sandbox is one machine for one task, from boot to Close. It may have booted
+// before its task was known.
 type sandbox struct {
+	id     string
+	limits job.Limits
 	task   worker.Task
 	config Config
 	inside inside
@@ -43,27 +46,27 @@ type sandbox struct {
 	closed  bool
 }
 
-// prepare brings the sandbox up to the point where the first step may run.
-func (s *sandbox) prepare(ctx context.Context, root rootfs) error {
-	booting, stage := telemetry.Start(ctx, telemetry.StageBoot)
-	err := s.boot(booting, root)
-	stage.End(err)
-	if err != nil {
-		return err
-	}
+// adopt gives the sandbox its task and brings it up to the point where the
+// first step may run.
+func (s *sandbox) adopt(ctx context.Context, task worker.Task) (err error) {
+	s.task, s.limits = task, task.Spec.Limits
 	if err := s.putFiles(ctx); err != nil {
 		return err
 	}
-	limits := s.task.Spec.Limits
-	if err := s.counters.setCPU(limits.CPU); err != nil {
+	if err := s.counters.setCPU(s.limits.CPU); err != nil {
 		return fmt.Errorf("set cpu limit: %w", err)
 	}
-	if s.applied, err = s.readBack(limits.CPU); err != nil {
+	if s.applied, err = s.readBack(s.limits.CPU); err != nil {
 		return fmt.Errorf("read limits back: %w", err)
 	}
 	now, err := s.counters.memory()
 	s.idle = now.usage
 	return err
+}
+
+// alive reports whether nothing has ended the sandbox yet, as far as is known.
+func (s *sandbox) alive() bool {
+	return s.session.Err() == nil && !finished(s.machine.exited) && !finished(s.gone)
 }
 
 // boot makes the sandbox, sees to its limits and waits for the agent.
@@ -75,7 +78,7 @@ func (s *sandbox) boot(ctx context.Context, root rootfs) (err error) {
 		return err
 	}
 	cgroups := s.config.Containerd.Cgroups()
-	if s.counters, err = countersOf(cgroups.Unified(), func(controller string) string { return cgroups.Dir(controller, s.task.ID) }); err != nil {
+	if s.counters, err = countersOf(cgroups.Unified(), func(controller string) string { return cgroups.Dir(controller, s.id) }); err != nil {
 		return err
 	}
 	if err := s.isInside(cgroups); err != nil {
@@ -90,7 +93,7 @@ func (s *sandbox) boot(ctx context.Context, root rootfs) (err error) {
 	if err := offerToOOM(s.machine.pid); err != nil {
 		return err
 	}
-	if _, err := s.readBack(bootCores(s.task.Spec.Limits.CPU)); err != nil {
+	if _, err := s.readBack(bootCores(s.limits.CPU)); err != nil {
 		return fmt.Errorf("read limits back: %w", err)
 	}
 	return nil
@@ -99,7 +102,7 @@ func (s *sandbox) boot(ctx context.Context, root rootfs) (err error) {
 // isInside checks that the sandbox is in the cgroups whose limits are read back.
 func (s *sandbox) isInside(cgroups *Cgroups) error {
 	for _, controller := range cgroups.needed() {
-		dir := cgroups.Dir(controller, s.task.ID)
+		dir := cgroups.Dir(controller, s.id)
 		pids, err := members(dir)
 		if err != nil {
 			return err
@@ -119,15 +122,15 @@ func (s *sandbox) create(ctx context.Context, root rootfs) error {
 	defer cancel()
 	cgroups := s.config.Containerd.Cgroups()
 	spec := specFor(plan{
-		limits:      s.task.Spec.Limits,
+		limits:      s.limits,
 		guestDir:    s.inside.dir,
 		rootFile:    root.file,
 		guestFile:   s.inside.file,
-		cgroupsPath: cgroups.SpecPath(s.task.ID),
+		cgroupsPath: cgroups.SpecPath(s.id),
 		unified:     cgroups.Unified(),
 	})
 	err := s.machine.create(lingering, spec, s.config.Containerd.RuntimeOptions(), root.mounted())
-	s.shimSocket = s.config.Containerd.shimSocket(s.task.ID)
+	s.shimSocket = s.config.Containerd.shimSocket(s.id)
 	return err
 }
 
@@ -159,9 +162,9 @@ const agentBuffer = 1 << 20
 func (s *sandbox) greet(ctx context.Context) (err error) {
 	p := s.machine.pipes
 	s.log = readAgentLog(p.stderr)
-	disk := int64(s.task.Spec.Limits.Disk)
+	disk := int64(s.limits.Disk)
 	s.session, err = guest.Open(ctx, p.stdout, p.stdin, guest.Settings{
-		Buffer: agentBuffer, FileMax: disk, FilesMax: disk, FileCount: len(s.task.Spec.Files) + 1,
+		Buffer: agentBuffer, FileMax: disk, FilesMax: disk,
 	})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, s.log.quote())
@@ -190,7 +193,7 @@ func (s *sandbox) putFiles(ctx context.Context) error {
 
 // readBack compares the limits in force with those of the task.
 func (s *sandbox) readBack(cores float64) (job.Applied, error) {
-	limits := s.task.Spec.Limits
+	limits := s.limits
 	got, err := s.counters.limits()
 	if err != nil {
 		return job.Applied{}, err
@@ -250,7 +253,7 @@ func (s *sandbox) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closePatience)
 	defer cancel()
 	if err := s.clear(ctx); err != nil {
-		return fmt.Errorf("close sandbox %s: %w", s.task.ID, err)
+		return fmt.Errorf("close sandbox %s: %w", s.id, err)
 	}
 	s.closed = true
 	s.release()

@@ -34,13 +34,16 @@ func setters(unified bool, dir func(controller string) string, want enforced) []
 }
 
 // swapTotal is how many kilobytes of swap the host has.
-func swapTotal() int64 {
+func swapTotal() int64 { return memoryOf("SwapTotal") }
+
+// memoryOf is a line of /proc/meminfo in kilobytes, 0 if it is not there.
+func memoryOf(name string) int64 {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "SwapTotal:" {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name+":" {
 			n, _ := strconv.ParseInt(fields[1], 10, 64)
 			return n
 		}
