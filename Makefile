@@ -71,9 +71,9 @@ verify: ## Compare generated documents with the code.
 	@go test ./scheduler -run OpenAPI -count 1
 
 .PHONY: eval
-eval: images ## Grade the public HumanEval sets: make eval DATA=folder.
+eval: images ## Grade the public HumanEval sets: make eval DATA=folder EVAL_ROUNDS=3.
 	@test -n "$(DATA)" || { echo "eval: say where the data sets are: make eval DATA=folder"; exit 2; }
-	@go run ./test/eval --data "$(DATA)" --sandlot $(BIN)/sandlot
+	@go run ./test/eval --data "$(DATA)" --sandlot $(BIN)/sandlot --rounds $(or $(EVAL_ROUNDS),3)
 
 .PHONY: chaos
 chaos: $(if $(REAL),images,build) ## Kill, stop and cut off anything under load: SEEDS=n NODES=1|3 REAL=1.
