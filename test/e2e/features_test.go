@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func testCancel(t *testing.T, up *testenv.Instance) {
 // gone and its result says so.
 func canceled(t *testing.T, up *testenv.Instance) time.Duration {
 	t.Helper()
-	accepted, err := up.Client.Submit(t.Context(), sh("echo begun; sleep 300"), 0)
+	accepted, err := up.Client.Submit(t.Context(), sh("head -c 100000000 /dev/zero > /work/much; echo begun; sleep 300"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,8 @@ func canceled(t *testing.T, up *testenv.Instance) time.Duration {
 	if err := up.Client.FollowLogs(t.Context(), accepted.ID, func(api.LogChunk) error { return heard }); !errors.Is(err, heard) {
 		t.Fatalf("follow the job: %v", err)
 	}
-	if processesOf(t, up, accepted.ID) == 0 {
+	name := heaviest(up)
+	if processesOf(t, up, name) == 0 {
 		t.Fatal("no process of the job is found while it runs")
 	}
 	told, err := up.Client.Cancel(t.Context(), accepted.ID)
@@ -86,7 +88,7 @@ func canceled(t *testing.T, up *testenv.Instance) time.Duration {
 	if told.State != job.Canceling && told.State != job.Canceled {
 		t.Errorf("the answer to the cancel says %s", told.State)
 	}
-	testenv.Eventually(t, 10*time.Second, "its processes are gone", func() bool { return processesOf(t, up, accepted.ID) == 0 })
+	testenv.Eventually(t, 10*time.Second, "its processes are gone", func() bool { return processesOf(t, up, name) == 0 })
 	done := waitAll(t, up.Client, []string{accepted.ID}, 30*time.Second)[0]
 	took := time.Since(asked)
 	wantVerdict(t, done, "canceled none canceled")
@@ -94,16 +96,34 @@ func canceled(t *testing.T, up *testenv.Instance) time.Duration {
 		t.Errorf("what it had printed is lost: %+v", done.Steps)
 	}
 	testenv.Eventually(t, 10*time.Second, "its sandbox is gone", func() bool {
-		return len(sandboxesOf(t, up, accepted.ID)) == 0
+		return len(groupsOf(up, name)) == 0
 	})
 	t.Logf("gone %v after the answer", took)
 	return took
 }
 
-// processesOf counts the processes in the cgroups of a job's sandboxes.
-func processesOf(t *testing.T, up *testenv.Instance, id string) (n int) {
+// heaviest is the sandbox that uses the most memory, at least 64 MiB: one that
+// waits for a job needs far less, and a sandbox is not named after its job.
+func heaviest(up *testenv.Instance) (name string) {
+	most := int64(64 << 20)
+	for _, dir := range groupsOf(up, "") {
+		for _, file := range []string{"memory.usage_in_bytes", "memory.current"} {
+			text, _ := os.ReadFile(filepath.Join(dir, file))
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > most && filepath.Base(dir) != "worker" && filepath.Base(dir) != "runtime" {
+				most, name = n, filepath.Base(dir)
+			}
+		}
+	}
+	return name
+}
+
+// processesOf counts the processes in the cgroups of a sandbox.
+func processesOf(t *testing.T, up *testenv.Instance, name string) (n int) {
 	t.Helper()
-	for _, dir := range sandboxesOf(t, up, id) {
+	if name == "" {
+		return 0
+	}
+	for _, dir := range groupsOf(up, name) {
 		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || filepath.Base(path) != "cgroup.procs" {
 				return nil // it vanishes while it is looked at
@@ -116,17 +136,13 @@ func processesOf(t *testing.T, up *testenv.Instance, id string) (n int) {
 	return n
 }
 
-// sandboxesOf lists the cgroups of a job's sandboxes.
-func sandboxesOf(t *testing.T, up *testenv.Instance, id string) []string {
-	t.Helper()
+// groupsOf lists the cgroups of a sandbox, or of all if it has no name.
+func groupsOf(up *testenv.Instance, name string) []string {
 	var found []string
 	for _, dir := range testenv.Cgroups(instanceOf(up.DataDir)) {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
+		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), id) {
+			if e.IsDir() && (name == "" || e.Name() == name) {
 				found = append(found, filepath.Join(dir, e.Name()))
 			}
 		}

@@ -60,7 +60,7 @@ func NATSServers(t testing.TB, binary string, o NATSOptions) []*NATSServer {
 			Name: name, URL: "nats://" + loopback(ports[3*i]), Dir: filepath.Join(o.Dir, name),
 			binary: binary, monitor: loopback(ports[3*i+1]),
 		}
-		text := fmt.Sprintf("server_name: %s\nlisten: %q\nhttp: %q\njetstream {\n  store_dir: %q\n  sync_interval: %q\n}\n%s\n",
+		text := fmt.Sprintf("server_name: %s\nlisten: %q\nhttp: %q\njetstream {\n  store_dir: %q\n  max_file_store: 1TB\n  sync_interval: %q\n}\n%s\n",
 			name, loopback(ports[3*i]), s.monitor, s.Dir, o.Sync, o.Extra)
 		if o.Cluster > 1 {
 			var routes []string

@@ -95,7 +95,8 @@ func (h *host) start(t testing.TB) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { _ = h.runtime.Run(ctx) })
+	runtime := h.runtime // another life has another one
+	running.Go(func() { _ = runtime.Run(ctx) })
 	h.stopSpares = func() { cancel(); running.Wait() }
 	t.Cleanup(h.stopSpares)
 }
