@@ -17,11 +17,7 @@ import (
 // submitted submits a job to a queue, with a label.
 func (w *world) submitted(queue, label string) string {
 	w.t.Helper()
-	in := echo("x")
-	in.Queue, in.Labels = queue, map[string]string{"suite": label}
-	j, err := w.client.Submit(w.ctx, in, 0)
-	must(w.t, err)
-	return j.ID
+	return w.waiting(func(in *api.Submit) { in.Queue, in.Labels = queue, map[string]string{"suite": label} })
 }
 
 func (w *world) stateOf(id string) job.State {
